@@ -1,0 +1,37 @@
+"""ttqlib: tensor-train compression, quantization and distillation of transformers, as the TTQ notebooks teach it.
+
+Every name is loaded on first use, so that `import ttqlib` costs nothing beyond what is then touched.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["plots", "explore", "check"],
+    submod_attrs={
+        "shapes": ["clip_ranks", "factorize", "largest_rank", "tt_parameters"],
+        "models": ["pretrained_minilm"],
+        "tensor_train": [
+            "balance_norms",
+            "core_ranks",
+            "singular_values",
+            "tt_error_bound",
+            "tt_matrix",
+            "tt_matrix_to_matrix",
+            "tt_ranks",
+            "tt_svd",
+            "tt_to_tensor",
+            "unfolding",
+        ],
+        "layers": ["TTLinear"],
+        "embeddings": ["TTMEmbedding"],
+        "measure": [
+            "count_parameters",
+            "flops",
+            "interleaved_medians",
+            "parameter_bytes",
+            "peak_bytes",
+            "relative_error",
+        ],
+    },
+)

@@ -1,0 +1,214 @@
+"""`TTLinear`: a drop-in replacement for `nn.Linear`, and what it shares with `TTMEmbedding`.
+
+The format is that of arXiv 2306.01076: 2d cores of order 3, the input modes first and the output modes after them.
+Cores are parameters `core0`, `core1`, … so that a quantizer can be put on any of them with
+`torch.nn.utils.parametrize`; the layers know nothing of quantization.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .shapes import clip_ranks, fit_modes, whole_number
+from .tensor_train import balance_norms, core_ranks, tt_svd
+
+
+class TTLayer(nn.Module):
+    """What `TTLinear` and `TTMEmbedding` share: cores named core0, core1, … and their initialization."""
+
+    def _make_cores(self, shapes: Sequence[tuple[int, ...]], device=None, dtype=None) -> None:
+        self.order = len(shapes)
+        self.ranks = (*(shape[0] for shape in shapes), 1)
+        for k, shape in enumerate(shapes):
+            core = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            if not core.is_floating_point():
+                raise TypeError(f"dtype must be a floating-point type, got {core.dtype}")
+            self.register_parameter(f"core{k}", core)
+
+    @property
+    def cores(self) -> list[Tensor]:
+        """The cores as the forward pass sees them: through their parametrizations, where they have any."""
+        return [getattr(self, f"core{k}") for k in range(self.order)]
+
+    @torch.no_grad()
+    def set_cores(self, cores: Sequence[Tensor]) -> None:
+        """Copy `cores` (shapes as they are here) into the layer's own, whatever their dtype or device."""
+        for k, core in enumerate(cores):
+            own = getattr(self, f"core{k}")
+            if own.shape != core.shape:
+                raise ValueError(f"core{k} must have shape {tuple(own.shape)}, got {tuple(core.shape)}")
+            own.copy_(core)
+
+    @torch.no_grad()
+    def _init_cores(self, std: float) -> None:
+        """Gaussian cores whose product has entries of standard deviation `std`.
+
+        An entry of the product sums r_1 ⋯ r_{d-1} independent terms, each a product of d core entries, so its
+        variance is (r_1 ⋯ r_{d-1}) · σ^{2d} when every core entry has variance σ².
+        """
+        sigma = (std**2 / prod(self.ranks)) ** (0.5 / self.order)
+        for core in self.cores:
+            nn.init.normal_(core, std=sigma)
+
+    def _saving(self, dense: int) -> str:
+        stored = sum(core.numel() for core in self.cores)
+        return f"ranks={self.ranks}, {stored} numbers for {dense} ({dense / stored:.1f}×)"
+
+
+class TTLinear(TTLayer):
+    """y = x W + b, where the weight W, of shape (in_features, out_features), is a tensor train.
+
+    Maps (..., in_features) to (..., out_features), for any leading shape. W reshaped to (n_1, …, n_d, m_1, …, m_d),
+    input modes then output modes, has 2d cores of shape (r_{k-1}, mode, r_k). Cutting the train in the middle gives
+    W = U V: `sides()`, of shapes (in_features, r_d) and (r_d, out_features). They are merged first, at a cost that
+    does not depend on the batch; then x is multiplied by two thin matrices, or by their product where the rank is so
+    high that this is cheaper.
+
+    Args:
+        in_features, out_features: sizes of the last axis of input and output, any whole numbers of at least 1.
+        rank: one TT-rank for all bonds or all 2d + 1 of them, clipped to what the modes can use.
+        in_modes, out_modes: mode sizes; by default three balanced ones each, the larger ones at the two ends of the
+            train, where they meet the smaller rank. A product above the size is padding.
+        bias: whether to add a learned bias, as in `nn.Linear`.
+
+    Raises:
+        ValueError: a size or rank below 1, or modes that do not multiply out.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int | Sequence[int],
+        in_modes: Sequence[int] | None = None,
+        out_modes: Sequence[int] | None = None,
+        bias: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.in_features = whole_number("in_features", in_features)
+        self.out_features = whole_number("out_features", out_features)
+        self.in_modes = fit_modes("in_modes", in_modes, in_features)
+        self.out_modes = fit_modes("out_modes", out_modes, out_features, largest="last")
+        modes = self.in_modes + self.out_modes
+        ranks = clip_ranks(modes, rank)
+        self._make_cores(list(zip(ranks, modes, ranks[1:], strict=False)), device, dtype)
+        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self._cache = None
+        self.reset_parameters()
+
+    def reset_parameters(self, std: float | None = None) -> None:
+        """Random cores that give W entries of standard deviation `std`, by default 1/√in_features; zero bias.
+
+        The default preserves variance: inputs of unit variance give outputs of unit variance.
+        """
+        self._init_cores(self.in_features**-0.5 if std is None else std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        rank: int | Sequence[int] | None = None,
+        tolerance: float | None = None,
+        in_modes: Sequence[int] | None = None,
+        out_modes: Sequence[int] | None = None,
+    ) -> "TTLinear":
+        """The TT-SVD of a dense layer, its core norms balanced; bias, dtype, device and train/eval mode are kept.
+
+        Give either `rank`, or `tolerance`, the largest relative error of the weight, as in `tt_svd`.
+        """
+        weight = linear.weight.detach()
+        in_modes = fit_modes("in_modes", in_modes, linear.in_features)
+        out_modes = fit_modes("out_modes", out_modes, linear.out_features, largest="last")
+        padding = (0, prod(out_modes) - linear.out_features, 0, prod(in_modes) - linear.in_features)
+        cores = tt_svd(F.pad(weight.T, padding).reshape(in_modes + out_modes), rank, tolerance)
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            core_ranks(cores),
+            in_modes,
+            out_modes,
+            bias=linear.bias is not None,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        layer.set_cores(balance_norms(cores))
+        if linear.bias is not None:
+            with torch.no_grad():
+                layer.bias.copy_(linear.bias)
+        return layer.train(linear.training)
+
+    @torch.no_grad()
+    def to_linear(self) -> nn.Linear:
+        """The dense layer with the same weight, as the forward pass sees it."""
+        u, v = self._merge_sides()
+        has_bias = self.bias is not None
+        linear = nn.Linear(self.in_features, self.out_features, has_bias, device=u.device, dtype=u.dtype)
+        linear.weight.copy_((u @ v).T)
+        if has_bias:
+            linear.bias.copy_(self.bias)
+        return linear.train(self.training)
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """U, of shape (in_features, r_d), and V, of shape (r_d, out_features), with W = U V.
+
+        In eval mode without gradients they are merged once and kept until a core, or anything that a
+        parametrization of a core holds, has changed. In-place writes through `.data` escape PyTorch's own version
+        counters, and so this cache too: follow them by `.train()`.
+        """
+        sources = self._core_tensors()
+        may_cache = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if not may_cache or any(tensor.is_inference() for tensor in sources):  # those carry no version counter
+            self._cache = None
+            return self._merge_sides()
+        state = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in sources]
+        if self._cache is None or self._cache[0] != state:
+            # holding on to the tensors and their storages keeps ids and addresses from being given to others
+            alive = [(tensor, tensor.detach()) for tensor in sources]
+            self._cache = (state, self._merge_sides(), alive)
+        return self._cache[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise TypeError(f"input must be floating-point numbers, got {x.dtype}")
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"the last axis of the input must be in_features={self.in_features}, got {tuple(x.shape)}")
+        u, v = self.sides()
+        if self.thin_is_cheaper(x.numel() // self.in_features):
+            return F.linear(x @ u, v.T, self.bias)
+        return F.linear(x, (u @ v).T, self.bias)
+
+    def thin_is_cheaper(self, rows: int) -> bool:
+        """Whether (x U) V takes no more multiplications than x (U V) for an input of `rows` rows."""
+        n, m, r = self.in_features, self.out_features, self.ranks[len(self.in_modes)]
+        return rows * r * (n + m) <= n * r * m + rows * n * m
+
+    def extra_repr(self) -> str:
+        n, m = self.in_features, self.out_features
+        return (
+            f"in_features={n}, out_features={m}, bias={self.bias is not None}, "
+            f"in_modes={self.in_modes}, out_modes={self.out_modes}, {self._saving(n * m)}"
+        )
+
+    def _merge_sides(self) -> tuple[Tensor, Tensor]:
+        cores, half = self.cores, len(self.in_modes)
+        u = cores[0][0]  # (n_1, r_1)
+        for core in cores[1:half]:
+            u = (u @ core.flatten(1)).reshape(-1, core.shape[-1])  # (n_1 ⋯ n_k, r_k)
+        v = cores[-1][..., 0]  # (r_{2d-1}, m_d)
+        for core in reversed(cores[half:-1]):
+            v = (core.flatten(0, 1) @ v).reshape(len(core), -1)  # (r_{k-1}, m_k ⋯ m_d)
+        return u[: self.in_features], v[:, : self.out_features]
+
+    def _core_tensors(self) -> list[Tensor]:
+        """What the cores are made of: the parameters themselves, or what their parametrizations hold."""
+        return [tensor for name, tensor in [*self.named_parameters(), *self.named_buffers()] if name != "bias"]
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_cache": None}  # a copy or a pickle starts without the cache

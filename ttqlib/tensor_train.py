@@ -1,0 +1,181 @@
+"""TT-SVD and TT-matrices: from a full tensor to cores and back, with the error that theory allows.
+
+TensorLy does the decomposing. What is added here is what it lacks: ranks for a tolerance, the error bound, checks of
+the input, and cores of equal norm. Every call runs under TensorLy's `backend_context`, so the reader's own TensorLy
+backend stays as it was.
+
+Source: I. V. Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33(5), 2011 (Algorithm 1, Theorem 2.2).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod, sqrt
+
+import torch
+from torch import Tensor
+
+from .shapes import clip_ranks, mode_sizes
+
+
+def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: float | None = None) -> list[Tensor]:
+    """Decompose `tensor`, of shape (n_1, …, n_d) with d ≥ 2, into d cores of shape (r_{k-1}, n_k, r_k).
+
+    Give either `rank`, one number or all d + 1 of them (clipped to what the shape can use), or `tolerance`, the
+    largest relative error ‖A − B‖ / ‖A‖ allowed. The cores have the dtype and device of `tensor`; half precision is
+    decomposed in float32.
+
+    Raises:
+        TypeError: `tensor` is not a real floating-point tensor.
+        ValueError: it is empty, has one mode only or holds NaN or infinity; a bad rank; a tolerance outside (0, 1).
+    """
+    _check(tensor)
+    ranks = _ranks(tensor, rank, tolerance)
+    with _tensorly() as tl:
+        cores = tl.decomposition.tensor_train(_working_precision(tensor), rank=list(ranks)).factors
+    return [core.to(tensor.dtype) for core in cores]
+
+
+def tt_to_tensor(cores: Sequence[Tensor]) -> Tensor:
+    """The full tensor, of shape (n_1, …, n_d), that `cores` of shape (r_{k-1}, n_k, r_k) stand for."""
+    with _tensorly() as tl:
+        return tl.tt_tensor.tt_to_tensor(list(cores))
+
+
+def tt_matrix(
+    matrix: Tensor,
+    row_modes: Sequence[int],
+    column_modes: Sequence[int],
+    rank: int | Sequence[int] | None = None,
+    tolerance: float | None = None,
+) -> list[Tensor]:
+    """Decompose a `matrix` of shape (m_1 ⋯ m_d, n_1 ⋯ n_d) into d interleaved cores of shape (r_{k-1}, m_k, n_k, r_k).
+
+    This is the TT-matrix (TTM): core k carries one row mode and one column mode. `rank` and `tolerance` are as in
+    `tt_svd`, for a tensor with the modes m_k · n_k.
+
+    Raises:
+        TypeError, ValueError: as `tt_svd`; also where the modes do not multiply out to the shape of the matrix, or
+            are not equally many for rows and columns.
+    """
+    _check(matrix)
+    row_modes, column_modes = mode_sizes("row_modes", row_modes), mode_sizes("column_modes", column_modes)
+    if len(row_modes) != len(column_modes):
+        raise ValueError(f"row_modes and column_modes must be equally many, got {row_modes} and {column_modes}")
+    if tuple(matrix.shape) != (prod(row_modes), prod(column_modes)):
+        raise ValueError(
+            f"row_modes={row_modes} and column_modes={column_modes} multiply out to a matrix of shape "
+            f"{(prod(row_modes), prod(column_modes))}, got one of shape {tuple(matrix.shape)}"
+        )
+    order = len(row_modes)
+    interleaved = [axis for k in range(order) for axis in (k, order + k)]
+    tensor = matrix.reshape(*row_modes, *column_modes).permute(interleaved)
+    tensor = tensor.reshape([m * n for m, n in zip(row_modes, column_modes, strict=True)])
+    cores = tt_svd(tensor, rank, tolerance)
+    return [core.reshape(len(core), m, n, -1) for core, m, n in zip(cores, row_modes, column_modes, strict=True)]
+
+
+def tt_matrix_to_matrix(cores: Sequence[Tensor]) -> Tensor:
+    """The matrix, of shape (m_1 ⋯ m_d, n_1 ⋯ n_d), that `cores` of shape (r_{k-1}, m_k, n_k, r_k) stand for."""
+    with _tensorly() as tl:
+        return tl.tt_matrix.tt_matrix_to_matrix(list(cores))
+
+
+def unfolding(tensor: Tensor, k: int) -> Tensor:
+    """The k-th unfolding A_k: the first k modes become rows, the rest columns, k = 1 … d − 1.
+
+    Shape (n_1 ⋯ n_k, n_{k+1} ⋯ n_d). Its rank is the smallest possible TT-rank r_k (Oseledets 2011, Theorem 2.1).
+    """
+    if not 1 <= k < tensor.ndim:
+        raise ValueError(f"k must be 1 … {tensor.ndim - 1} for a tensor with {tensor.ndim} modes, got {k}")
+    return tensor.reshape(prod(tensor.shape[:k]), -1)
+
+
+def singular_values(tensor: Tensor) -> list[Tensor]:
+    """The singular values of each of the d − 1 unfoldings of `tensor`, each falling: what its TT-ranks can reach."""
+    _check(tensor)
+    tensor = _working_precision(tensor)
+    return [torch.linalg.svdvals(unfolding(tensor, k)) for k in range(1, tensor.ndim)]
+
+
+def tt_error_bound(tensor: Tensor, rank: int | Sequence[int]) -> float:
+    """√Σ_k ε_k², which the error ‖A − B‖ of TT-SVD at this rank cannot exceed (Oseledets 2011, Theorem 2.2).
+
+    ε_k is the norm of the singular values that rank r_k discards from the k-th unfolding of the original tensor.
+    Divide by ‖A‖ for a relative bound.
+    """
+    spectra = singular_values(tensor)
+    ranks = clip_ranks(tensor.shape, rank)
+    return sqrt(sum(float((s[r:].double() ** 2).sum()) for s, r in zip(spectra, ranks[1:], strict=False)))
+
+
+def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
+    """The TT-ranks with which TT-SVD stays within a relative error of `tolerance`.
+
+    Each of the d − 1 truncations may discard singular values of norm tolerance · ‖A‖ / √(d − 1), so that together
+    they stay within the tolerance (Oseledets 2011, Algorithm 1).
+
+    Raises:
+        ValueError: a tolerance outside (0, 1).
+    """
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must lie strictly between 0 and 1 (0.1 allows 10 % error), got {tolerance!r}")
+    _check(tensor)
+    remainder = _working_precision(tensor)
+    norm = float(torch.linalg.vector_norm(remainder, dtype=torch.float64))  # float32 sums lose digits
+    allowed = tolerance * norm / sqrt(tensor.ndim - 1)
+    ranks = [1]
+    for mode in tensor.shape[:-1]:
+        _, s, vh = torch.linalg.svd(remainder.reshape(ranks[-1] * mode, -1), full_matrices=False)
+        discarded = s.double().square().flip(0).cumsum(0).sqrt().flip(0)  # [r]: the norm of s[r:]
+        ranks.append(max(1, int((discarded > allowed).sum())))
+        remainder = s[: ranks[-1], None] * vh[: ranks[-1]]
+    return (*ranks, 1)
+
+
+def core_ranks(cores: Sequence[Tensor]) -> tuple[int, ...]:
+    """The d + 1 TT-ranks (1, r_1, …, r_{d-1}, 1) of `cores`, whose first and last axes they are."""
+    return (*(len(core) for core in cores), 1)
+
+
+def balance_norms(cores: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensor from cores of equal Frobenius norm.
+
+    TT-SVD leaves orthonormal cores and puts the whole scale into the last one. Equal norms keep gradients, and the
+    step sizes of a quantizer, of one magnitude.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(core) for core in cores])
+    if not norms.all():
+        return list(cores)  # the tensor is zero: there is no scale to share
+    target = norms.double().log().mean().exp()  # the geometric mean leaves the product as it was
+    return [core * (target / norm).to(core.dtype) for core, norm in zip(cores, norms, strict=True)]
+
+
+def _ranks(tensor: Tensor, rank: int | Sequence[int] | None, tolerance: float | None) -> tuple[int, ...]:
+    if (rank is None) == (tolerance is None):
+        raise ValueError(f"give either rank or tolerance, got rank={rank!r} and tolerance={tolerance!r}")
+    return tt_ranks(tensor, tolerance) if rank is None else clip_ranks(tensor.shape, rank)
+
+
+def _check(tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"tensor must be a torch tensor of floating-point numbers (call .float() on it), got {kind}")
+    if tensor.ndim < 2 or not tensor.numel():
+        raise ValueError(f"tensor must have at least 2 modes and no empty one, got shape {tuple(tensor.shape)}")
+    if not tensor.isfinite().all():
+        raise ValueError("tensor must be finite, got NaN or infinite entries")
+
+
+def _working_precision(tensor: Tensor) -> Tensor:
+    """Detached, and in float32 where it has less: no SVD exists in half precision."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def _tensorly() -> Iterator:
+    """TensorLy, imported on first use, with its PyTorch backend for this block and this thread only."""
+    import tensorly
+    import tensorly.decomposition
+
+    with tensorly.backend_context("pytorch", local_threadsafe=True):
+        yield tensorly
