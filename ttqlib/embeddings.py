@@ -125,7 +125,8 @@ class TTMEmbedding(TTLayer):
         distinct, inverse = torch.unique(ids, return_inverse=True)  # sorted: the ends are the extremes
         if len(distinct) and not 0 <= distinct[0] <= distinct[-1] < self.num_embeddings:
             raise IndexError(
-                f"ids must lie in 0 … {self.num_embeddings - 1}, got {int(distinct[0])} … {int(distinct[-1])}"
+                f"ids must lie in 0 … {self.num_embeddings - 1}; "
+                f"the smallest here is {int(distinct[0])}, the largest {int(distinct[-1])}"
             )
         return F.embedding(inverse, self._rows(distinct))
 

@@ -1,0 +1,103 @@
+"""Every figure of the suite. A function takes numbers and returns a matplotlib `Figure`; it computes nothing itself.
+
+Figures are closed in pyplot, so that a notebook shows each of them exactly once: as the value of its cell. Curves
+differ by marker and line style as well as by colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"))
+
+
+def tensor_network(cores: Sequence[Tensor]) -> Figure:
+    """The train as physicists draw it: a disc for a core, a line for an axis, with sizes.
+
+    Lines between discs are bonds (TT-ranks), free lines are modes; a core of order 4 has two of those. The area of a
+    disc is proportional to how many numbers the core holds.
+    """
+    shapes = [tuple(core.shape) for core in cores]
+    numbers = [core.numel() for core in cores]
+    two_legs = len(shapes[0]) == 4
+    figure, axes = _figure(1.35 * len(cores) + 0.6, 2.9 if two_legs else 2.2)
+    for k, shape in enumerate(shapes):
+        if k + 1 < len(shapes):
+            axes.plot([k, k + 1], [0, 0], color="black", linewidth=1.5, zorder=1)
+            axes.annotate(f"{shape[-1]}", (k + 0.5, 0), (0, 4), textcoords="offset points", ha="center")
+        for size, direction in zip(shape[1:-1], (-1, 1), strict=False):
+            axes.plot([k, k], [0, direction * 0.75], color="black", linewidth=1.5, zorder=1)
+            axes.annotate(
+                f"{size}", (k, direction * 0.8), ha="center", va="top" if direction < 0 else "bottom", weight="bold"
+            )
+    largest = max(numbers)
+    areas = [max(60, 1600 * n / largest) for n in numbers]
+    axes.scatter(range(len(cores)), [0] * len(cores), s=areas, color="lightsteelblue", edgecolors="black", zorder=2)
+    for k, (shape, n) in enumerate(zip(shapes, numbers, strict=True)):
+        label = " × ".join(map(str, shape)) + f"\n{n:,} numbers"
+        axes.annotate(label, (k, -1.2), ha="center", va="top", fontsize=9)
+    axes.set(xlim=(-0.7, len(cores) - 0.3), ylim=(-1.75, 1.2 if two_legs else 0.5))
+    axes.axis("off")
+    return figure
+
+
+def singular_value_decay(spectra: Mapping[str, Tensor]) -> Figure:
+    """Singular values, each divided by the largest of its curve, against their index: how fast a matrix fades."""
+    figure, axes = _figure(6.4, 3.6)
+    for (label, values), (_, line) in zip(spectra.items(), cycle(STYLES)):
+        values = values.detach().double().numpy()
+        axes.plot(range(1, len(values) + 1), values / values[0], line, label=label)
+    axes.set(yscale="log", xlabel="index k of the singular value", ylabel="σ$_k$ / σ$_1$", ylim=(1e-3, 1.3))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def error_against(
+    curves: Mapping[str, Mapping[float, float]], x_label: str = "TT-rank", y_label: str = "relative error"
+) -> Figure:
+    """One curve a label, each a mapping from x (a rank, a number of parameters) to a relative error."""
+    figure, axes = _figure(6.4, 3.6)
+    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
+        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, label=label)
+    ticks = sorted({x for points in curves.values() for x in points})
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def bars(values: Mapping[str, float], y_label: str) -> Figure:
+    """One bar a label from 0 to 1, with its value on top and a hatching of its own."""
+    figure, axes = _figure(4.8, 3.0)
+    drawn = axes.bar(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", width=0.6)
+    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx"))):
+        bar.set_hatch(hatch)
+    axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=2)
+    axes.set(ylim=(0, 1.1), ylabel=y_label)
+    return figure
+
+
+def pictures(images: Mapping[str, Tensor]) -> Figure:
+    """Images side by side under their labels: (rows, columns) in grey, or (rows, columns, 3), entries from 0 to 1."""
+    size = (2.7 * len(images), 3.1)
+    # photographs make large PNGs, and a notebook has to stay below a megabyte
+    figure, row = plt.subplots(1, len(images), figsize=size, dpi=80, layout="constrained", squeeze=False)
+    plt.close(figure)
+    for axes, (label, image) in zip(row[0], images.items(), strict=True):
+        axes.imshow(image.detach().clamp(0, 1).float().numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(label, fontsize=9)
+        axes.axis("off")
+    return figure
+
+
+def _figure(width: float, height: float):
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    plt.close(figure)
+    return figure, axes
