@@ -97,7 +97,7 @@ def test_an_unwritten_exercise_says_so(name):
     def exercise(*_):
         raise NotImplementedError("your turn")
 
-    with pytest.raises(CheckFailed, match="^exercise: not written yet$"):
+    with pytest.raises(CheckFailed, match=r"^exercise: not written yet$"):
         getattr(ttq.check, name)(exercise)
 
 
@@ -111,7 +111,7 @@ def test_an_exception_of_the_readers_is_told_in_one_line():
     def exercise(cores, index):
         raise KeyError("two\nlines")
 
-    with pytest.raises(CheckFailed, match="^exercise: raised KeyError: [^\n]*$") as caught:
+    with pytest.raises(CheckFailed, match=r"^exercise: raised KeyError: [^\n]*$") as caught:
         ttq.check.tt_entry(exercise)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 

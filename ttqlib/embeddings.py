@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers import TTLayer
 from .shapes import clip_ranks, fit_modes, whole_number
-from .tensor_train import balance_norms, core_ranks, tt_matrix, tt_matrix_to_matrix
+from .tensor_train import at_least_float32, balance_norms, core_ranks, tt_matrix, tt_matrix_to_matrix
 
 # Intermediates larger than this are made, used and dropped chunk by chunk.
 CHUNK_BYTES = 64 * 2**20
@@ -60,9 +60,10 @@ class TTMEmbedding(TTLayer):
                 f"vocabulary_modes and hidden_modes must be equally many, "
                 f"got {self.vocabulary_modes} and {self.hidden_modes}"
             )
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(f"padding_idx must lie within the {num_embeddings} rows, got {padding_idx}")
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        allowed = range(-num_embeddings, num_embeddings)  # a negative one counts from the end, as in nn.Embedding
+        if padding_idx is not None and (isinstance(padding_idx, bool) or padding_idx not in allowed):
+            raise ValueError(f"padding_idx must be one of the {num_embeddings} rows, got {padding_idx!r}")
+        self.padding_idx = None if padding_idx is None else int(padding_idx) % num_embeddings
         modes = list(zip(self.vocabulary_modes, self.hidden_modes, strict=True))
         ranks = clip_ranks([v * h for v, h in modes], rank)
         self._make_cores([(ranks[k], v, h, ranks[k + 1]) for k, (v, h) in enumerate(modes)], device, dtype)
@@ -91,7 +92,7 @@ class TTMEmbedding(TTLayer):
         for option in ("max_norm", "scale_grad_by_freq", "sparse"):
             if getattr(embedding, option):
                 raise ValueError(f"an embedding with {option} needs its dense table: set {option} off first")
-        table = embedding.weight.detach().clone()
+        table = at_least_float32(embedding.weight.detach()).clone()
         if embedding.padding_idx is not None:
             table[embedding.padding_idx] = 0
         vocabulary_modes = fit_modes("vocabulary_modes", vocabulary_modes, len(table))
@@ -105,7 +106,7 @@ class TTMEmbedding(TTLayer):
             hidden_modes,
             embedding.padding_idx,
             device=table.device,
-            dtype=table.dtype,
+            dtype=embedding.weight.dtype,
         )
         layer.set_cores(balance_norms(cores))
         return layer.train(embedding.training)
@@ -113,7 +114,7 @@ class TTMEmbedding(TTLayer):
     @torch.no_grad()
     def to_embedding(self) -> nn.Embedding:
         """The dense table with the same rows, as the forward pass sees them."""
-        table = tt_matrix_to_matrix(self.cores)[: self.num_embeddings, : self.embedding_dim].contiguous()
+        table = tt_matrix_to_matrix(self.cores)[: self.num_embeddings, : self.embedding_dim].clone()
         if self.padding_idx is not None:
             table[self.padding_idx] = 0
         embedding = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=self.padding_idx)

@@ -11,9 +11,10 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .shapes import clip_ranks, fit_modes, whole_number
-from .tensor_train import balance_norms, core_ranks, tt_svd
+from .tensor_train import at_least_float32, balance_norms, core_ranks, tt_svd
 
 
 class TTLayer(nn.Module):
@@ -23,10 +24,10 @@ class TTLayer(nn.Module):
         self.order = len(shapes)
         self.ranks = (*(shape[0] for shape in shapes), 1)
         for k, shape in enumerate(shapes):
-            core = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            core = torch.empty(shape, device=device, dtype=dtype)
             if not core.is_floating_point():
                 raise TypeError(f"dtype must be a floating-point type, got {core.dtype}")
-            self.register_parameter(f"core{k}", core)
+            self.register_parameter(f"core{k}", nn.Parameter(core))
 
     @property
     def cores(self) -> list[Tensor]:
@@ -40,7 +41,10 @@ class TTLayer(nn.Module):
             own = getattr(self, f"core{k}")
             if own.shape != core.shape:
                 raise ValueError(f"core{k} must have shape {tuple(own.shape)}, got {tuple(core.shape)}")
-            own.copy_(core)
+            if parametrize.is_parametrized(self, f"core{k}"):  # then `own` is computed: write what it comes from
+                setattr(self, f"core{k}", core.to(own))
+            else:
+                own.copy_(core)
 
     @torch.no_grad()
     def _init_cores(self, std: float) -> None:
@@ -50,8 +54,7 @@ class TTLayer(nn.Module):
         variance is (r_1 ⋯ r_{d-1}) · σ^{2d} when every core entry has variance σ².
         """
         sigma = (std**2 / prod(self.ranks)) ** (0.5 / self.order)
-        for core in self.cores:
-            nn.init.normal_(core, std=sigma)
+        self.set_cores([torch.randn_like(core) * sigma for core in self.cores])
 
     def _saving(self, dense: int) -> str:
         stored = sum(core.numel() for core in self.cores)
@@ -127,7 +130,8 @@ class TTLinear(TTLayer):
         in_modes = fit_modes("in_modes", in_modes, linear.in_features)
         out_modes = fit_modes("out_modes", out_modes, linear.out_features, largest="last")
         padding = (0, prod(out_modes) - linear.out_features, 0, prod(in_modes) - linear.in_features)
-        cores = tt_svd(F.pad(weight.T, padding).reshape(in_modes + out_modes), rank, tolerance)
+        padded = F.pad(at_least_float32(weight.T), padding)
+        cores = tt_svd(padded.reshape(in_modes + out_modes), rank, tolerance)
         layer = cls(
             linear.in_features,
             linear.out_features,
@@ -160,19 +164,23 @@ class TTLinear(TTLayer):
 
         In eval mode without gradients they are merged once and kept until a core, or anything that a
         parametrization of a core holds, has changed. In-place writes through `.data` escape PyTorch's own version
-        counters, and so this cache too: follow them by `.train()`.
+        counters, and so this cache too: call `.eval()` after them.
         """
         sources = self._core_tensors()
-        may_cache = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if not may_cache or any(tensor.is_inference() for tensor in sources):  # those carry no version counter
+        if not self._may_cache(sources):
             self._cache = None
             return self._merge_sides()
-        state = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in sources]
+        parts = list(self.modules())  # the layer and the parametrizations of its cores
+        state = [*map(id, parts), *((id(tensor), tensor.data_ptr(), tensor._version) for tensor in sources)]
         if self._cache is None or self._cache[0] != state:
-            # holding on to the tensors and their storages keeps ids and addresses from being given to others
-            alive = [(tensor, tensor.detach()) for tensor in sources]
+            # holding on to parts, tensors and storages keeps their ids and addresses from being given to others
+            alive = [parts, [(tensor, tensor.detach()) for tensor in sources]]
             self._cache = (state, self._merge_sides(), alive)
         return self._cache[1]
+
+    def train(self, mode: bool = True) -> "TTLinear":
+        self._cache = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
@@ -205,6 +213,12 @@ class TTLinear(TTLayer):
         for core in reversed(cores[half:-1]):
             v = (core.flatten(0, 1) @ v).reshape(len(core), -1)  # (r_{k-1}, m_k ⋯ m_d)
         return u[: self.in_features], v[:, : self.out_features]
+
+    def _may_cache(self, sources: Sequence[Tensor]) -> bool:
+        device = sources[0].device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # merges in bf16
+        changing = self.training or torch.is_grad_enabled() or autocast or torch.compiler.is_compiling()
+        return not changing and not any(tensor.is_inference() for tensor in sources)  # those have no version counter
 
     def _core_tensors(self) -> list[Tensor]:
         """What the cores are made of: the parameters themselves, or what their parametrizations hold."""

@@ -94,6 +94,7 @@ def interleaved_medians(functions: Mapping[str, Callable], rounds: int = 15, war
     compare the results of one call, never of two.
     """
     whole_number("rounds", rounds)
+    whole_number("warmup", warmup, minimum=0)
     seconds = {name: [] for name in functions}
     for turn in range(warmup + rounds):
         for name, function in functions.items():
@@ -113,8 +114,7 @@ def peak_bytes(function: Callable) -> int:
     freed; what existed before, and scratch space inside a kernel, does not count. Exact and repeatable, on any device.
     """
     with _LiveBytes() as live:
-        result = function()
-    del result  # kept until here, so that what the function returns counts too
+        function()
     return live.peak
 
 
@@ -124,24 +124,22 @@ class _LiveBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
-        self._seen = weakref.WeakSet()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        inputs = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                if storage not in self._seen and storage.data_ptr() not in inputs:  # a view makes nothing new
-                    self._add(storage)
+        given = _storages((args, kwargs))
+        for address, storage in _storages(result).items():
+            if address not in given:  # a view or an in-place result makes nothing new
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, storage.nbytes())
         return result
-
-    def _add(self, storage):
-        self._seen.add(storage)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, size)
 
     def _drop(self, size):
         self.now -= size
+
+
+def _storages(tree) -> dict[int, torch.UntypedStorage]:
+    """The storages of all tensors in a nest of arguments, by the address of their C++ object: not all have data."""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}

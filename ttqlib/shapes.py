@@ -64,7 +64,7 @@ def fit_modes(name: str, modes: Sequence[int] | None, size: int, largest: str = 
         problem = "less than" if total < size else "needlessly more than"
         raise ValueError(
             f"{name}={modes} multiplies out to {total}, {problem} the {size} entries it stands for; "
-            f"{factorize(size, len(modes))} would do"
+            f"{factorize(size, len(modes))[:: 1 if largest == 'first' else -1]} would do"
         )
     return modes
 

@@ -10,6 +10,7 @@ Source: I. V. Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33(5
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod, sqrt
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from .shapes import clip_ranks, mode_sizes
 
 
 def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: float | None = None) -> list[Tensor]:
-    """Decompose `tensor`, of shape (n_1, …, n_d) with d ≥ 2, into d cores of shape (r_{k-1}, n_k, r_k).
+    """Decompose `tensor`, of shape (n_1, …, n_d), into d cores of shape (r_{k-1}, n_k, r_k).
 
     Give either `rank`, one number or all d + 1 of them (clipped to what the shape can use), or `tolerance`, the
     largest relative error ‖A − B‖ / ‖A‖ allowed. The cores have the dtype and device of `tensor`; half precision is
@@ -26,12 +27,16 @@ def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: f
 
     Raises:
         TypeError: `tensor` is not a real floating-point tensor.
-        ValueError: it is empty, has one mode only or holds NaN or infinity; a bad rank; a tolerance outside (0, 1).
+        ValueError: it is empty or holds NaN or infinity; a bad rank; a tolerance outside (0, 1).
     """
     _check(tensor)
-    ranks = _ranks(tensor, rank, tolerance)
+    if (rank is None) == (tolerance is None):
+        raise ValueError(f"give either rank or tolerance, got rank={rank!r} and tolerance={tolerance!r}")
+    ranks = tt_ranks(tensor, tolerance) if rank is None else clip_ranks(tensor.shape, rank)
+    if tensor.ndim == 1:  # a train of one core is the tensor itself, which TensorLy does not allow for
+        return [tensor.detach().clone()[None, :, None]]
     with _tensorly() as tl:
-        cores = tl.decomposition.tensor_train(_working_precision(tensor), rank=list(ranks)).factors
+        cores = tl.decomposition.tensor_train(at_least_float32(tensor.detach()), rank=list(ranks)).factors
     return [core.to(tensor.dtype) for core in cores]
 
 
@@ -93,7 +98,7 @@ def unfolding(tensor: Tensor, k: int) -> Tensor:
 def singular_values(tensor: Tensor) -> list[Tensor]:
     """The singular values of each of the d − 1 unfoldings of `tensor`, each falling: what its TT-ranks can reach."""
     _check(tensor)
-    tensor = _working_precision(tensor)
+    tensor = at_least_float32(tensor.detach())
     return [torch.linalg.svdvals(unfolding(tensor, k)) for k in range(1, tensor.ndim)]
 
 
@@ -117,19 +122,25 @@ def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
     Raises:
         ValueError: a tolerance outside (0, 1).
     """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
+    if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie strictly between 0 and 1 (0.1 allows 10 % error), got {tolerance!r}")
     _check(tensor)
-    remainder = _working_precision(tensor)
+    remainder = at_least_float32(tensor.detach())
     norm = float(torch.linalg.vector_norm(remainder, dtype=torch.float64))  # float32 sums lose digits
-    allowed = tolerance * norm / sqrt(tensor.ndim - 1)
+    allowed = tolerance * norm / sqrt(max(1, tensor.ndim - 1))
     ranks = [1]
     for mode in tensor.shape[:-1]:
         _, s, vh = torch.linalg.svd(remainder.reshape(ranks[-1] * mode, -1), full_matrices=False)
         discarded = s.double().square().flip(0).cumsum(0).sqrt().flip(0)  # [r]: the norm of s[r:]
-        ranks.append(max(1, int((discarded > allowed).sum())))
+        needed = int((discarded > allowed).sum())
+        ranks.append(max(needed, -(-ranks[-1] // mode)))  # below that the rank just chosen would be out of reach
         remainder = s[: ranks[-1], None] * vh[: ranks[-1]]
     return (*ranks, 1)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """`tensor` in float32 where it has less: there is no SVD in half precision."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def core_ranks(cores: Sequence[Tensor]) -> tuple[int, ...]:
@@ -150,25 +161,14 @@ def balance_norms(cores: Sequence[Tensor]) -> list[Tensor]:
     return [core * (target / norm).to(core.dtype) for core, norm in zip(cores, norms, strict=True)]
 
 
-def _ranks(tensor: Tensor, rank: int | Sequence[int] | None, tolerance: float | None) -> tuple[int, ...]:
-    if (rank is None) == (tolerance is None):
-        raise ValueError(f"give either rank or tolerance, got rank={rank!r} and tolerance={tolerance!r}")
-    return tt_ranks(tensor, tolerance) if rank is None else clip_ranks(tensor.shape, rank)
-
-
 def _check(tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"tensor must be a torch tensor of floating-point numbers (call .float() on it), got {kind}")
-    if tensor.ndim < 2 or not tensor.numel():
-        raise ValueError(f"tensor must have at least 2 modes and no empty one, got shape {tuple(tensor.shape)}")
+    if not tensor.ndim or not tensor.numel():
+        raise ValueError(f"tensor must have at least one mode and none that is empty, got shape {tuple(tensor.shape)}")
     if not tensor.isfinite().all():
         raise ValueError("tensor must be finite, got NaN or infinite entries")
-
-
-def _working_precision(tensor: Tensor) -> Tensor:
-    """Detached, and in float32 where it has less: no SVD exists in half precision."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @contextmanager
