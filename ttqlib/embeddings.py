@@ -16,7 +16,7 @@ from .shapes import clip_ranks, fit_modes, whole_number
 from .tensor_train import at_least_float32, balance_norms, core_ranks, tt_matrix, tt_matrix_to_matrix
 
 # Intermediates larger than this are made, used and dropped chunk by chunk.
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 16 * 2**20
 
 
 class TTMEmbedding(TTLayer):

@@ -27,7 +27,7 @@ class Explorer(widgets.VBox):
     def __init__(self, controls: Mapping[str, widgets.Widget], draw: Callable[..., tuple[Figure, str]]):
         self.controls, self._draw = dict(controls), draw
         self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
-        self.picture.layout.max_width = "100%"
+        self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
         super().__init__([*self.controls.values(), self.picture, self.readout])
         for part, name in ((self, "ttq-explorer"), (self.picture, "ttq-figure"), (self.readout, "ttq-readout")):
             part.add_class(name)

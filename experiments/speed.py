@@ -1,0 +1,116 @@
+"""How fast tensor-train layers are beside dense ones, forward and backward; writes data/results/speed.json.
+
+    python experiments/speed.py            # measures what is missing, about a minute
+    python experiments/speed.py --force    # measures everything again
+
+Let nothing else run meanwhile. The contenders of a row take turns in one process, so that their ratio holds on a
+machine whose clock does not; medians, three repetitions with other random numbers.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from results import find, load, record
+from torch import nn
+
+import ttqlib as ttq
+
+SEEDS = (0, 1, 2)
+LINEAR = ((768, 768), (768, 3072), (3072, 768))
+ROWS = (32, 32)  # sentences, tokens
+RANK = 30
+VOCABULARY = (10_000, 30_522, 100_000, 300_000)
+HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
+
+
+def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callable, int]:
+    inputs, outputs = sizes
+    layers = {"dense": nn.Linear(inputs, outputs), "tt": ttq.TTLinear(inputs, outputs, RANK)}
+    x, gradient = torch.randn(*ROWS, inputs, requires_grad=True), torch.randn(*ROWS, outputs)
+    return layers, lambda layer: layer(x).backward(gradient), RANK
+
+
+def embedding_layers(vocabulary: int) -> tuple[dict[str, nn.Module], Callable, int]:
+    layers = {
+        "dense": nn.Embedding(vocabulary, HIDDEN),
+        "tt": ttq.TTMEmbedding(vocabulary, HIDDEN, EMBEDDING_RANK),
+    }
+    ids, gradient = torch.randint(0, vocabulary, (IDS,)), torch.randn(IDS, HIDDEN)
+    return layers, lambda layer: layer(ids).backward(gradient), EMBEDDING_RANK
+
+
+TASKS = {
+    **{f"linear {n}→{m}": (linear_layers, (n, m)) for n, m in LINEAR},
+    **{f"embedding {size}×{HIDDEN}": (embedding_layers, size) for size in VOCABULARY},
+}
+
+
+def measure(build: Callable, argument) -> dict[str, dict]:
+    """For each contender, over the seeds: median milliseconds, how many times faster than dense, peak bytes."""
+    figures: dict[str, dict[str, list]] = {}
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        layers, backward, rank = build(argument)
+
+        def step(layer, backward=backward):
+            layer.zero_grad()  # to None, as optimizers do: what is timed includes making the gradients
+            backward(layer)
+
+        steps = {name: (lambda layer=layer, step=step: step(layer)) for name, layer in layers.items()}
+        medians = ttq.interleaved_medians(steps)
+        for name, layer in layers.items():
+            figure = figures.setdefault(name, {"milliseconds": [], "speedup": [], "peak_bytes": []})
+            figure["milliseconds"].append(medians[name])
+            figure["speedup"].append(medians["dense"] / medians[name])
+            figure["peak_bytes"].append(peak_of(layer, step))
+    sizes = {name: ttq.parameter_bytes(layer) for name, layer in layers.items()}
+    return {
+        name: {
+            "rank": None if name == "dense" else rank,
+            "bits": 32,
+            "seeds": list(SEEDS),
+            "metrics": {key: summary(values) for key, values in figure.items()},
+            "stored_bytes": sizes[name],
+            "dense_bytes": sizes["dense"],
+            "ratio": round(sizes["dense"] / sizes[name], 2),
+        }
+        for name, figure in figures.items()
+    }
+
+
+def peak_of(layer: nn.Module, step: Callable) -> int:
+    """Most bytes alive during a step, gradients included, parameters not."""
+    layer.zero_grad()
+    return ttq.peak_bytes(lambda: step(layer))
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--force", action="store_true", help="measure rows again that are there")
+    force = parser.parse_args().force
+    rows = load("speed")
+    for task, (build, argument) in TASKS.items():
+        key = {"task": task, "split": "forward + backward", "bits": 32}
+        if not force and find(rows, **key, method="dense", rank=None):
+            print(f"{task}: there already")
+            continue
+        start = time.perf_counter()
+        for name, figures in measure(build, argument).items():
+            row = {**key, "method": name, "paper": None, "plan": None, **figures}
+            record("speed", row, seconds=time.perf_counter() - start)
+            m = row["metrics"]
+            print(
+                f"{task:22} {name:6} {m['milliseconds']['mean']:7.2f} ms  {m['speedup']['mean']:5.2f}×  "
+                f"peak {m['peak_bytes']['mean'] / 2**20:6.1f} MiB  stored {row['ratio']:.1f}× smaller"
+            )
+
+
+if __name__ == "__main__":
+    main()
