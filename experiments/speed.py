@@ -60,7 +60,7 @@ def measure(build: Callable, argument) -> dict[str, dict]:
             backward(layer)
 
         steps = {name: (lambda layer=layer, step=step: step(layer)) for name, layer in layers.items()}
-        medians = ttq.interleaved_medians(steps)
+        medians = ttq.interleaved_medians(steps, rounds=30, warmup=10)
         for name, layer in layers.items():
             figure = figures.setdefault(name, {"milliseconds": [], "speedup": [], "peak_bytes": []})
             figure["milliseconds"].append(medians[name])
