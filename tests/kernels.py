@@ -1,0 +1,52 @@
+"""Pytest plugin for runs with --nbval (`-p tests.kernels`): threads, and the time that a chapter may take.
+
+The budget is counted in seconds of CPU time of the notebook's kernel, because on a busy machine the clock on the wall
+says more about the neighbours than about the chapter. A chapter that waits instead of computing is caught by a loose
+limit on wall time, a cell that hangs by nbval's own --nbval-cell-timeout. The budget is 90 s, or what the notebook's
+metadata say: `{"ttq": {"seconds": 30}}`.
+"""
+
+import os
+import time
+
+import psutil
+import pytest
+
+SECONDS = 90
+WALL = 3  # times the budget
+
+STARTED = pytest.StashKey[float]()
+
+
+def one_thread_per_worker() -> None:
+    """Two workers with as many threads as cores would only get in each other's way. Kernels inherit it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
+one_thread_per_worker()
+
+
+def budget(notebook) -> float:
+    return notebook.metadata.get("ttq", {}).get("seconds", SECONDS)
+
+
+def cpu_seconds(kernel) -> float:
+    process = psutil.Process(kernel.km.provisioner.process.pid)
+    times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
+    return sum(one.user + one.system for one in times)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    notebook = getattr(item.parent, "nb", None)
+    if notebook is None:
+        return (yield)
+    started = item.parent.stash.setdefault(STARTED, time.monotonic())
+    result = yield
+    allowed, used, waited = budget(notebook), cpu_seconds(item.parent.kernel), time.monotonic() - started
+    if used > allowed:
+        raise TimeoutError(f"the chapter has used {used:.1f} s of CPU time, its budget is {allowed:g} s")
+    if waited > WALL * allowed:
+        raise TimeoutError(f"the chapter has taken {waited:.1f} s, {WALL} times its budget is {WALL * allowed:g} s")
+    return result

@@ -1,0 +1,107 @@
+"""Result files: each row says where it came from, a file is never half-written, the README shows what is in them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import readme
+import results
+
+ROOT = Path(__file__).parents[1]
+ROW = {
+    "task": "toy",
+    "split": "test",
+    "method": "tt",
+    "rank": 4,
+    "bits": 32,
+    "seeds": [0],
+    "metrics": {"accuracy": {"mean": 90.0, "sd": 0.0}},
+    "stored_bytes": 10,
+    "dense_bytes": 100,
+    "ratio": 10.0,
+    "paper": None,
+    "plan": None,
+}
+FILES = sorted((ROOT / "data" / "results").glob("*.json"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "_commit", lambda: "0123456789ab")
+    return tmp_path / "results"
+
+
+def test_a_row_comes_back_with_its_origin(folder):
+    results.record("toy", ROW, seconds=1.26)
+    (row,) = results.load("toy")
+    assert {key: row[key] for key in ROW} == ROW
+    assert set(row) == {*results.MEASURED, *results.ORIGIN}
+    assert row["seconds"] == 1.3 and row["commit"] == "0123456789ab" and "torch" in row["versions"]
+
+
+def test_the_same_key_is_replaced_and_another_added(folder):
+    results.record("toy", ROW, seconds=1)
+    results.record("toy", {**ROW, "rank": 8}, seconds=1)
+    results.record("toy", {**ROW, "ratio": 11.0}, seconds=1)
+    rows = results.load("toy")
+    assert [(row["rank"], row["ratio"]) for row in rows] == [(4, 11.0), (8, 10.0)]
+    assert results.find(rows, task="toy", split="test", method="tt", rank=8, bits=32) is rows[1]
+    assert results.find(rows, task="toy", split="test", method="tt", rank=9, bits=32) is None
+
+
+@pytest.mark.parametrize("broken", [{k: v for k, v in ROW.items() if k != "plan"}, {**ROW, "note": "hand-made"}])
+def test_a_row_with_missing_or_unknown_fields_is_refused(folder, broken):
+    with pytest.raises(ValueError, match="exactly the fields"):
+        results.record("toy", broken, seconds=1)
+    assert not folder.exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(folder, monkeypatch):
+    results.record("toy", ROW, seconds=1)
+    before = (folder / "toy.json").read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        results.record("toy", {**ROW, "ratio": 1.0}, seconds=1)
+    assert (folder / "toy.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_committed_rows_are_complete_and_name_no_machine_path(path):
+    text = path.read_text()
+    assert "/root/" not in text and "/work/" not in text and "/home/" not in text
+    rows = json.loads(text)["rows"]
+    assert rows
+    for row in rows:
+        assert set(row) == {*results.MEASURED, *results.ORIGIN}
+        assert row["command"].startswith("python experiments/") and row["seeds"] and row["seconds"] > 0
+        assert all(set(value) == {"mean", "sd"} for value in row["metrics"].values())
+    keys = [tuple(row[field] for field in results.KEY) for row in rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_readme_shows_what_the_result_files_hold():
+    text = (ROOT / "README.md").read_text()
+    rows = json.loads((ROOT / "data" / "results" / "speed.json").read_text())["rows"]
+    assert readme.with_table(text, readme.speed_table(rows)) == text, "run: python experiments/readme.py"
+    rows[1]["ratio"] += 1
+    assert readme.with_table(text, readme.speed_table(rows)) != text
+
+
+def test_the_speeds_that_the_suite_claims_were_measured():
+    rows = json.loads((ROOT / "data" / "results" / "speed.json").read_text())["rows"]
+    speedup = {row["task"]: row["metrics"]["speedup"]["mean"] for row in rows if row["method"] == "tt"}
+    assert speedup["linear 768→768"] >= 3.5
+    assert speedup["embedding 30522×768"] >= 1.6
+
+
+def test_memory_of_a_tt_embedding_does_not_follow_the_vocabulary():
+    rows = json.loads((ROOT / "data" / "results" / "speed.json").read_text())["rows"]
+    peaks = {(row["task"], row["method"]): row["metrics"]["peak_bytes"]["mean"] for row in rows}
+    for method, grows in (("dense", True), ("tt", False)):
+        small, large = peaks["embedding 10000×768", method], peaks["embedding 300000×768", method]
+        assert (large > 20 * small) == grows and (large < 1.5 * small) != grows
