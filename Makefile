@@ -31,7 +31,7 @@ help:
 	@echo "PYTHON=python3.12, VENV=folder, TORCH_INDEX=address choose another Python, environment, PyTorch build."
 
 lab: $(READY)-lab
-	$(ON_PATH) $(PY) -m jupyterlab $(ALLOW_ROOT) $(LAB_FLAGS) $(firstword $(CHAPTERS))
+	$(ON_PATH) $(PY) -m jupyterlab $(ALLOW_ROOT) $(LAB_FLAGS) --LabApp.default_url=/lab/tree/$(firstword $(CHAPTERS))
 
 test: lint unit chapters
 

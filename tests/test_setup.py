@@ -313,7 +313,7 @@ BROKEN = [
         "--allow-root $(LAB" if os.geteuid() else "$(LAB",
         "ordinary user",
     ),
-    (target_problems, "Makefile", "$(LAB_FLAGS) $(first", "$(first", "LAB_FLAGS"),
+    (target_problems, "Makefile", "$(LAB_FLAGS) --Lab", "--Lab", "LAB_FLAGS"),
     (target_problems, "Makefile", "--index-url $(TORCH_INDEX)", "", "TORCH_INDEX"),
     (target_problems, "Makefile", "-m pip --disable", "-m pip --isolated --disable", "overrules"),
     (target_problems, "Makefile", "ONE_THREAD  = ", "ONE_THREAD  = HF_HUB_OFFLINE=1 ", "hub is offline"),
