@@ -10,7 +10,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["plots", "explore", "check"],
     submod_attrs={
         "shapes": ["clip_ranks", "factorize", "largest_rank", "tt_parameters"],
-        "models": ["pretrained_minilm"],
+        "tasks": [
+            "IntentSlotCollator",
+            "accuracy",
+            "encode",
+            "label_names",
+            "load_task",
+            "score_intent_slots",
+            "slot_f1",
+            "word_tokenizer",
+        ],
+        "models": ["IntentSlotModel", "pretrained_minilm"],
         "tensor_train": [
             "balance_norms",
             "core_ranks",
@@ -25,6 +35,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "layers": ["TTLinear"],
         "embeddings": ["TTMEmbedding"],
+        "planning": ["TT", "TTM", "TTQConfig", "plan"],
+        "compress": ["compress_"],
         "measure": [
             "count_parameters",
             "flops",
