@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
-KEY = ("task", "split", "method", "rank", "bits")  # what tells one row of a file from another
+KEY = ("task", "split", "method", "rank", "bits", "settings")  # what tells one row of a file from another
 MEASURED = (*KEY, "seeds", "metrics", "stored_bytes", "dense_bytes", "ratio", "paper", "plan")
 ORIGIN = ("command", "commit", "versions", "machine", "seconds", "data", "data_sha256")
 PACKAGES = ("torch", "transformers", "tensorly", "numpy")

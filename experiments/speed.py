@@ -97,7 +97,7 @@ def main() -> None:
     force = parser.parse_args().force
     rows = load("speed")
     for task, (build, argument) in TASKS.items():
-        key = {"task": task, "split": "forward + backward", "bits": 32}
+        key = {"task": task, "split": "forward + backward", "bits": 32, "settings": None}
         if not force and find(rows, **key, method="dense", rank=None):
             print(f"{task}: there already")
             continue

@@ -1,0 +1,169 @@
+"""Trains a 2-layer transformer on intent and slots, dense or as tensor trains; writes data/results/atis.json.
+
+    python experiments/atis.py                                # dense, seed 0, scored on validation
+    python experiments/atis.py --rank 12 --learning-rate 1e-3 --seeds 0 1 2
+    python experiments/atis.py --rank 12 --learning-rate 1e-3 --seeds 0 1 2 --test   # reads the test split, once chosen
+    torchrun --nproc_per_node 2 experiments/atis.py --rank 12                        # or accelerate launch
+
+Settings are chosen on validation: without --test the test split is not looked at. A run keeps its checkpoints in
+runs/atis/<settings>/seed-<n>; called again, it goes on from the last one, and a finished run is not trained again. Real
+ATIS comes from the folder that TTQ_DATA names (or from the hub); --task flights trains on the embedded set.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from results import RESULTS, record
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+import ttqlib as ttq
+
+RUNS = RESULTS.parent.parent / "runs" / "atis"
+SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
+LAYERS, POSITIONS = 2, 64
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="atis", choices=["atis", "flights"])
+    parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--hidden", type=int, default=768, help="a multiple of 64; anything else than 768 is for tests")
+    parser.add_argument("--save-steps", type=int, default=200)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
+    parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
+    parser.add_argument("--test", action="store_true", help="score the test split too")
+    return parser.parse_args()
+
+
+def settings(options: argparse.Namespace) -> str:
+    """What a run is trained with, as the name of its folder."""
+    form = "dense" if options.rank is None else f"tt{options.rank}"
+    return "-".join([options.task, form, *(f"{name}={getattr(options, name):g}" for name in SETTINGS)])
+
+
+def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> ttq.IntentSlotModel:
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=options.hidden,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=options.hidden // 64,
+        intermediate_size=4 * options.hidden,
+        max_position_embeddings=POSITIONS,
+        type_vocab_size=1,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+        intents=list(intents),
+        slots=list(slots),
+    )
+    model = ttq.IntentSlotModel(config)
+    return model if options.rank is None else ttq.compress_(model, ttq.plan(model, options.rank), init="random")
+
+
+def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
+    """Train one seed, or go on where it stopped, and score it: {split: {metric: percent}}, bytes and seconds."""
+    folder = options.runs / settings(options) / f"seed-{seed}"
+    encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
+    set_seed(seed)
+    model = build(options, len(tokenizer), intents, slots)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        weight_decay=0.01,
+        per_device_train_batch_size=options.batch_size,
+        train_sampling_strategy="group_by_length",
+        label_names=["intent_labels", "slot_labels"],
+        save_steps=options.save_steps,
+        save_total_limit=1,
+        logging_steps=100,
+        report_to="none",
+    )
+    collate = ttq.IntentSlotCollator(tokenizer)
+    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
+    trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
+    finished = folder / "finished.json"
+    if finished.exists():
+        report = json.loads(finished.read_text())
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+    else:
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+        report = {"seconds": time.perf_counter() - start}
+        save_file(model.state_dict(), folder / "weights.safetensors")
+    for split in ("validation", "test") if options.test else ("validation",):
+        report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
+    finished.write_text(json.dumps(report))
+    return report
+
+
+def stored_bytes(model: ttq.IntentSlotModel) -> int:
+    """The size of the weights on disk."""
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return (Path(folder) / "model.safetensors").stat().st_size
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {"mean": round(statistics.mean(values), 2), "sd": round(statistics.stdev(values), 2) if values[1:] else None}
+
+
+def main() -> None:
+    options = parse()
+    logging.set_verbosity_error()
+    splits = ttq.load_task(options.task)
+    tokenizer = ttq.word_tokenizer(splits["train"]["tokens"])
+    intents, slots = ttq.label_names(splits["train"], "intent"), ttq.label_names(splits["train"], "slots")
+    reports = [train(options, seed, splits, tokenizer, intents, slots) for seed in options.seeds]
+    if options.no_record or int(os.environ.get("RANK", 0)):  # of several processes the first one writes
+        return
+    dense = argparse.Namespace(**{**vars(options), "rank": None})
+    sizes = [stored_bytes(build(choice, len(tokenizer), intents, slots)) for choice in (options, dense)]
+    for split in ("validation", "test") if options.test else ("validation",):
+        row = {
+            "task": options.task,
+            "split": split,
+            "method": "dense" if options.rank is None else "tt",
+            "rank": options.rank,
+            "bits": 32,
+            "seeds": options.seeds,
+            "settings": {name: getattr(options, name) for name in SETTINGS},
+            "metrics": {name: summary([report[split][name] for report in reports]) for name in reports[0][split]},
+            "stored_bytes": sizes[0],
+            "dense_bytes": sizes[1],
+            "ratio": round(sizes[1] / sizes[0], 2),
+            "paper": None,
+            "plan": None if options.rank is None else {"rank": options.rank},
+        }
+        seconds = sum(report["seconds"] for report in reports)
+        record("atis", row, seconds, data=options.task, data_sha256=fingerprint(splits))
+        print(settings(options), split, row["metrics"], f"{row['ratio']}× fewer bytes, {seconds:.0f} s")
+
+
+def fingerprint(splits) -> str:
+    """The SHA-256 of all rows of all splits, in order."""
+    digest = hashlib.sha256()
+    for name in sorted(splits):
+        for row in splits[name]:
+            digest.update(json.dumps([name, row], sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()

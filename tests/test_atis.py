@@ -1,0 +1,62 @@
+"""experiments/atis.py as a user runs it: a run that was killed goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--task",
+    "flights",
+    "--hidden",
+    "64",
+    "--epochs",
+    "1",
+    "--rank",
+    "4",
+    "--learning-rate",
+    "2e-3",
+    "--no-record",
+]
+
+
+def start(runs: Path) -> subprocess.Popen:
+    command = [sys.executable, "experiments/atis.py", *SMALL, "--save-steps", "20", "--runs", str(runs)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+
+
+def finish(runs: Path) -> tuple[dict, dict]:
+    """Run to the end: the trained weights and the report."""
+    assert start(runs).wait(timeout=300) == 0
+    (folder,) = runs.glob("*/seed-0")
+    return load_file(folder / "weights.safetensors"), json.loads((folder / "finished.json").read_text())
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    weights, report = finish(tmp_path / "whole")
+    process = start(tmp_path / "killed")
+    end = time.monotonic() + 200
+    while not list((tmp_path / "killed").glob("*/seed-0/checkpoint-60")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)  # in the middle of the only epoch
+    assert process.wait() == -signal.SIGKILL
+    assert not list((tmp_path / "killed").glob("*/seed-0/weights.safetensors"))
+    resumed, resumed_report = finish(tmp_path / "killed")
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+    assert resumed_report["validation"] == report["validation"]
+    assert report["validation"]["intent_accuracy"] > 60  # it learned something
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    weights, report = finish(tmp_path)
+    again, same = finish(tmp_path)
+    assert same == report and all(torch.equal(weights[name], again[name]) for name in weights)
