@@ -14,6 +14,7 @@ ROW = {
     "method": "tt",
     "rank": 4,
     "bits": 32,
+    "settings": {"epochs": 3},
     "seeds": [0],
     "metrics": {"accuracy": {"mean": 90.0, "sd": 0.0}},
     "stored_bytes": 10,
@@ -46,8 +47,9 @@ def test_the_same_key_is_replaced_and_another_added(folder):
     results.record("toy", {**ROW, "ratio": 11.0}, seconds=1)
     rows = results.load("toy")
     assert [(row["rank"], row["ratio"]) for row in rows] == [(4, 11.0), (8, 10.0)]
-    assert results.find(rows, task="toy", split="test", method="tt", rank=8, bits=32) is rows[1]
-    assert results.find(rows, task="toy", split="test", method="tt", rank=9, bits=32) is None
+    key = {field: ROW[field] for field in results.KEY}
+    assert results.find(rows, **{**key, "rank": 8}) is rows[1]
+    assert results.find(rows, **{**key, "settings": {"epochs": 4}}) is None
 
 
 @pytest.mark.parametrize("broken", [{k: v for k, v in ROW.items() if k != "plan"}, {**ROW, "note": "hand-made"}])
@@ -80,7 +82,7 @@ def test_committed_rows_are_complete_and_name_no_machine_path(path):
         assert set(row) == {*results.MEASURED, *results.ORIGIN}
         assert row["command"].startswith("python experiments/") and row["seeds"] and row["seconds"] > 0
         assert all(set(value) == {"mean", "sd"} for value in row["metrics"].values())
-    keys = [tuple(row[field] for field in results.KEY) for row in rows]
+    keys = [json.dumps([row[field] for field in results.KEY]) for row in rows]
     assert len(set(keys)) == len(keys)
 
 

@@ -84,7 +84,8 @@ class TTMEmbedding(TTLayer):
     ) -> "TTMEmbedding":
         """The TT-matrix of a dense table, its core norms balanced; padding_idx, dtype, device and mode are kept.
 
-        Give either `rank` or `tolerance`, as in `tt_matrix`.
+        The cores are trainable, also where the dense table was frozen. Give either `rank` or `tolerance`, as in
+        `tt_matrix`.
 
         Raises:
             ValueError: the embedding uses max_norm, scale_grad_by_freq or sparse gradients, which need a dense table.

@@ -68,7 +68,7 @@ class TTLinear(TTLayer):
     input modes then output modes, has 2d cores of shape (r_{k-1}, mode, r_k). Cutting the train in the middle gives
     W = U V: `sides()`, of shapes (in_features, r_d) and (r_d, out_features). They are merged first, at a cost that
     does not depend on the batch; then x is multiplied by two thin matrices, or by their product where the rank is so
-    high that this is cheaper.
+    high that this is cheaper. No intermediate is larger than the input, the output or W.
 
     Args:
         in_features, out_features: sizes of the last axis of input and output, any whole numbers of at least 1.
@@ -124,7 +124,8 @@ class TTLinear(TTLayer):
     ) -> "TTLinear":
         """The TT-SVD of a dense layer, its core norms balanced; bias, dtype, device and train/eval mode are kept.
 
-        Give either `rank`, or `tolerance`, the largest relative error of the weight, as in `tt_svd`.
+        The cores are trainable, also where the dense weight was frozen. Give either `rank`, or `tolerance`, the
+        largest relative error of the weight, as in `tt_svd`.
         """
         weight = linear.weight.detach()
         in_modes = fit_modes("in_modes", in_modes, linear.in_features)

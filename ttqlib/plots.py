@@ -18,7 +18,7 @@ def tensor_network(cores: Sequence[Tensor]) -> Figure:
     """The train as physicists draw it: a disc for a core, a line for an axis, with sizes.
 
     Lines between discs are bonds (TT-ranks), free lines are modes; a core of order 4 has two of those. The area of a
-    disc is proportional to how many numbers the core holds.
+    disc is proportional to how many numbers the core holds, down to the smallest that can be seen.
     """
     shapes = [tuple(core.shape) for core in cores]
     numbers = [core.numel() for core in cores]
