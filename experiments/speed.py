@@ -30,7 +30,12 @@ def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callabl
     inputs, outputs = sizes
     layers = {"dense": nn.Linear(inputs, outputs), "tt": ttq.TTLinear(inputs, outputs, RANK)}
     x, gradient = torch.randn(*ROWS, inputs, requires_grad=True), torch.randn(*ROWS, outputs)
-    return layers, lambda layer: layer(x).backward(gradient), RANK
+
+    def backward(layer):
+        x.grad = None  # inside a network the gradient of an input is handed on, never added up
+        layer(x).backward(gradient)
+
+    return layers, backward, RANK
 
 
 def embedding_layers(vocabulary: int) -> tuple[dict[str, nn.Module], Callable, int]:
