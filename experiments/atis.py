@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from tempfile import TemporaryDirectory
 from results import RESULTS, record
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
 import ttqlib as ttq
@@ -104,13 +105,25 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         model.load_state_dict(load_file(folder / "weights.safetensors"))
     else:
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         report = {"seconds": time.perf_counter() - start}
         save_file(model.state_dict(), folder / "weights.safetensors")
     for split in ("validation", "test") if options.test else ("validation",):
         report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
     finished.write_text(json.dumps(report))
     return report
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: a run may be killed while it writes one."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:  # the Trainer writes this file last
+            step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
+            whole.append((step, str(checkpoint)))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return max(whole)[1] if whole else None
 
 
 def stored_bytes(model: ttq.IntentSlotModel) -> int:

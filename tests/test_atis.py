@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import atis
 import torch
 from safetensors.torch import load_file
 
@@ -60,3 +61,13 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     weights, report = finish(tmp_path)
     again, same = finish(tmp_path)
     assert same == report and all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    for step, state in ((20, '{"global_step": 20}'), (9, '{"global_step": 9}'), (40, '{"global_st'), (60, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert atis.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-9"]
+    assert atis.last_checkpoint(tmp_path / "nowhere") is None
