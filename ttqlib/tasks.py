@@ -247,17 +247,29 @@ def _problem(row, task: Task) -> str | None:
     return None
 
 
-def _from_hub(task: Task):
-    """The task from the hub, in our fields. OSError where there is no network."""
-    import datasets
+def reach_hub() -> None:
+    """Return at once or within seconds where the Hugging Face hub can be asked.
+
+    Raises:
+        OSError: the hub is switched off (HF_HUB_OFFLINE), or there is no network.
+    """
     import huggingface_hub.constants
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise OSError("the hub is switched off (HF_HUB_OFFLINE)")
     if not getproxies():  # behind a proxy a direct connection says nothing
         hub = urlsplit(huggingface_hub.constants.ENDPOINT)
         # without this probe the libraries would go on trying for half a minute
         socket.create_connection((hub.hostname, hub.port or 443), timeout=HUB_SECONDS).close()
+
+
+def _from_hub(task: Task):
+    """The task from the hub, in our fields. OSError where there is no network."""
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE:
+        raise OSError("the hub is switched off (HF_DATASETS_OFFLINE)")
+    reach_hub()
     splits = datasets.load_dataset(*task.hub)
     if task.fields == SLOTS:
         splits = splits.map(lambda row: {"tokens": row["text"].split(), "slots": row["slots"].split()})
