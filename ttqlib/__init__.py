@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["plots", "explore", "check"],
     submod_attrs={
         "shapes": ["clip_ranks", "factorize", "largest_rank", "tt_parameters"],
+        "quantizers": ["Binary", "GroupRTN", "LSQ", "Ternary", "WeightQuantizer", "quantize_"],
+        "activations": ["DynamicActivation", "StaticActivation", "quantize_input_"],
         "tasks": [
             "IntentSlotCollator",
             "accuracy",
@@ -20,7 +22,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "slot_f1",
             "word_tokenizer",
         ],
-        "models": ["IntentSlotModel", "pretrained_minilm"],
+        "models": ["IntentSlotModel", "minilm_tokenizer", "pretrained_minilm"],
+        "environment": ["check_setup"],
         "tensor_train": [
             "balance_norms",
             "core_ranks",
@@ -35,7 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "layers": ["TTLinear"],
         "embeddings": ["TTMEmbedding"],
-        "planning": ["TT", "TTM", "TTQConfig", "plan"],
+        "planning": ["LayerPlan", "TT", "TTM", "TTQConfig", "plan"],
         "compress": ["compress_"],
         "measure": [
             "count_parameters",

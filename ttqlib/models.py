@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers import BertConfig, BertModel, BertPreTrainedModel, BertTokenizerFast
 from transformers.utils import ModelOutput
 
 from .tasks import reach_hub
@@ -84,6 +84,15 @@ def pretrained_minilm() -> BertModel:
     model = BertModel(BertConfig.from_pretrained(folder))
     model.load_state_dict(weights)  # strict, where from_pretrained would only warn
     return model.eval()
+
+
+def minilm_tokenizer() -> BertTokenizerFast:
+    """The tokenizer that `pretrained_minilm` was trained with: lower case, WordPiece, at most 512 tokens.
+
+    Raises:
+        FileNotFoundError, ValueError: as `pretrained_minilm`.
+    """
+    return BertTokenizerFast(tokenizer_file=str(_minilm_folder() / "tokenizer.json"), model_max_length=512)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

