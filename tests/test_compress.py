@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
 )
+from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
 
@@ -43,9 +45,10 @@ def kinds(model) -> dict[type, int]:
 def test_a_plan_takes_linear_layers_and_words_and_leaves_heads_and_positions(make):
     model = make()
     config = ttq.plan(model, rank=4)
-    assert sum(isinstance(recipe, ttq.TT) for recipe in config.layers.values()) == 12  # six a layer
-    (words,) = [name for name, recipe in config.layers.items() if isinstance(recipe, ttq.TTM)]
-    assert words.endswith("word_embeddings") and config.layers[words] == ttq.TTM(rank=4)
+    formats = {name: layer.format for name, layer in config.layers.items()}
+    assert sum(isinstance(form, ttq.TT) for form in formats.values()) == 12  # six a layer
+    (words,) = [name for name, form in formats.items() if isinstance(form, ttq.TTM)]
+    assert words.endswith("word_embeddings") and formats[words] == ttq.TTM(rank=4)
     assert not any("classifier" in name or "pooler" in name or "position" in name for name in config.layers)
 
 
@@ -53,7 +56,7 @@ def test_layers_that_would_grow_stay_out():
     kept = ttq.plan(bert(), rank=10).layers  # cores of rank 10 are larger than a 24 × 24 matrix
     assert len(kept) == 5 and not any("attention" in name for name in kept)
     assert list(ttq.plan(bert(), rank=13).layers) == ["bert.embeddings.word_embeddings"]
-    with pytest.raises(ValueError, match="nothing in BertForSequenceClassification gets smaller at rank 500"):
+    with pytest.raises(ValueError, match="has nothing that gets smaller at rank 500"):
         ttq.plan(bert(), rank=500)
 
 
@@ -61,7 +64,8 @@ def test_layers_that_would_grow_stay_out():
 def test_at_full_rank_a_compressed_model_answers_as_before(make):
     model = make().double()
     expected = model(IDS, attention_mask=MASK).logits
-    config = ttq.TTQConfig({name: type(recipe)(rank=10**6) for name, recipe in ttq.plan(model, 4).layers.items()})
+    formats = {name: layer.format for name, layer in ttq.plan(model, 4).layers.items()}
+    config = ttq.TTQConfig({name: type(form)(rank=10**6) for name, form in formats.items()})
     assert ttq.compress_(model, config) is model
     assert kinds(model)[ttq.TTLinear] == 12 and kinds(model)[ttq.TTMEmbedding] == 1
     assert torch.allclose(model(IDS, attention_mask=MASK).logits, expected, atol=1e-10)
@@ -96,7 +100,7 @@ REFUSED = [
     ({"nowhere": ttq.TT(2)}, "'nowhere', which is no layer"),
     (
         {"bert.embeddings.word_embeddings": ttq.TT(2)},
-        "TT is for Linear, but bert.embeddings.word_embeddings is of type Embedding",
+        "TT is for Linear or Conv1D, but bert.embeddings.word_embeddings is of type Embedding",
     ),
     ({"classifier": ttq.TTM(2)}, "TTM is for Embedding, but classifier is of type Linear"),
     ({"bert.pooler.dense": ttq.TT(2, in_modes=(5, 4))}, "multiplies out to 20"),
@@ -122,12 +126,132 @@ def test_a_tied_weight_is_refused():
         ttq.compress_(model, ttq.plan(model, rank=4))
 
 
-def test_compressing_twice_is_refused():
+def test_other_ranks_for_a_layer_that_is_a_train_already_are_refused():
     model = bert()
-    config = ttq.plan(model, rank=4)
+    ttq.compress_(model, ttq.plan(model, rank=4))
+    with pytest.raises(ValueError, match="is a tensor train already, of other ranks or modes than TT"):
+        ttq.compress_(model, ttq.plan(bert(), rank=3))
+
+
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter as the layers see it, by module and name."""
+    return {
+        f"{name}.{tensor}": getattr(module, tensor).detach()
+        for name, module in model.named_modules()
+        if "parametrizations" not in name
+        for tensor in [*dict(module.named_parameters(recurse=False)), *getattr(module, "parametrizations", {})]
+    }
+
+
+def test_a_plan_with_bits_quantizes_cores_and_the_rest_and_nothing_else():
+    model = bert()
+    ttq.compress_(model, ttq.plan(model, rank=4, bits=2, rest=8))
+    seen = tensors(model)
+    cores = {name: values for name, values in seen.items() if ".core" in name}
+    assert len(cores) == 12 * 6 + 3 and all(values.unique().numel() <= 4 for values in cores.values())
+    rest = {name: values for name, values in seen.items() if ".core" not in name}
+    assert {"classifier.weight", "bert.embeddings.LayerNorm.bias"} < set(rest)
+    assert all(row.unique().numel() <= 256 for values in rest.values() for row in values.reshape(len(values), -1))
+    assert rest["bert.pooler.dense.weight"].unique().numel() > 256  # rows have steps of their own
+    assert all(
+        parametrize.is_parametrized(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n in seen
+    )
+
+
+def test_the_rest_at_32_bits_is_left_alone():
+    model = bert()
+    before = tensors(model)
+    ttq.compress_(model, ttq.plan(model, rank=4, bits=2))
+    kept = {name: values for name, values in tensors(model).items() if name in before}
+    assert kept and all(torch.equal(values, before[name]) for name, values in kept.items())
+
+
+def test_the_rest_at_16_bits_is_rounded_to_half_precision():
+    model = bert()
+    before = tensors(model)
+    ttq.compress_(model, ttq.TTQConfig(rest=16))
+    assert all(torch.equal(values, before[name].half().float()) for name, values in tensors(model).items())
+    assert not torch.equal(model.classifier.weight, before["classifier.weight"])
+
+
+def test_training_may_start_in_float_and_go_on_quantized():
+    model, other = bert(), bert()
+    config = ttq.plan(model, rank=4, bits=4, rest=8)
+    ttq.compress_(model, config.without_quantizers())
+    with torch.no_grad():
+        model.classifier.bias.fill_(0.5)
+    floats = {name: values.clone() for name, values in tensors(model).items()}
     ttq.compress_(model, config)
-    with pytest.raises(ValueError, match=r"but .* is of type TT"):
+    for name, values in tensors(model).items():
+        latent = model.get_submodule(name.rpartition(".")[0]).parametrizations[name.rpartition(".")[2]].original
+        assert torch.equal(latent, floats[name])
+        assert ttq.relative_error(floats[name], values) < 0.2 if floats[name].any() else not values.any()
+    ttq.compress_(other, config)  # in one step
+    assert tensors(other).keys() == tensors(model).keys()
+
+
+def test_every_quantized_tensor_and_step_gets_a_gradient():
+    model = bert().train()
+    ttq.compress_(model, ttq.plan(model, rank=4, bits=4, rest=8))
+    model(IDS, attention_mask=MASK, token_type_ids=(IDS > 8).long(), labels=torch.tensor([0, 2])).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_dense_layers_are_quantized_where_the_plan_has_no_format():
+    model = bert()
+    ttq.compress_(model, ttq.plan(model, bits=1))
+    assert kinds(model)[nn.Embedding] == 2 and ttq.TTLinear not in kinds(model)
+    weight = model.bert.encoder.layer[0].output.dense.weight
+    assert all(row.abs().unique().numel() == 1 for row in weight)
+
+
+def test_activations_are_quantized_where_the_plan_says_so():
+    model, plain = bert(), bert()
+    ttq.compress_(plain, ttq.plan(plain, rank=4))
+    ttq.compress_(model, ttq.plan(model, rank=4, activations=ttq.DynamicActivation(4)))
+    seen = []
+    layer = model.bert.encoder.layer[0].intermediate.dense
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert not torch.equal(model(IDS).logits, plain(IDS).logits)
+    assert all(token.unique().numel() <= 16 for token in seen[0].flatten(0, 1))
+
+
+def test_conv1d_becomes_the_same_linear_map():
+    torch.manual_seed(0)
+    conv = Conv1D(12, 8)  # 8 inputs, 12 outputs
+    nn.init.normal_(conv.bias)
+    model, x = nn.Sequential(conv), torch.randn(5, 8)
+    expected = model(x)
+    ttq.compress_(model, ttq.plan(model, rules={"0": ttq.TT(100)}))
+    assert isinstance(model[0], ttq.TTLinear)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_quantizing_twice_is_refused():
+    model = bert()
+    config = ttq.plan(model, rank=4, bits=4)
+    ttq.compress_(model, config)
+    with pytest.raises(ValueError, match="word_embeddings is quantized already"):
         ttq.compress_(model, config)
+
+
+def test_weights_that_cannot_be_quantized_are_refused_and_nothing_is_changed():
+    model = bert()
+    config = ttq.plan(model, rank=4, bits=4, rest=8)
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"classifier\.weight: weight must be finite"):
+        ttq.compress_(model, config)
+    assert kinds(model)[nn.Linear] == 14 and not any(map(parametrize.is_parametrized, model.modules()))
+
+
+def test_a_tied_weight_is_refused_by_the_rest_too():
+    model = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)])
+    model[1].weight = model[0].weight
+    ttq.compress_(model, ttq.TTQConfig())
+    with pytest.raises(ValueError, match=r"0\.weight and 1\.weight are one tied weight"):
+        ttq.compress_(model, ttq.TTQConfig(rest=8))
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, "4", True])

@@ -1,59 +1,115 @@
-"""Surgery: `compress_` replaces the layers that a plan names, in place, in any model."""
+"""Surgery: `compress_` gives the layers of any model, in place, the formats and quantizers that a plan names."""
 
-from torch import nn
+from collections.abc import Iterator
 
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
+
+from .activations import quantize_input_
 from .embeddings import TTMEmbedding
-from .layers import TTLinear
-from .planning import TT, TTM, TTQConfig
+from .fake_quantization import Float16
+from .layers import TTLayer, TTLinear
+from .planning import LINEAR, TT, TTM, LayerPlan, TTQConfig
+from .quantizers import LSQ, WeightRecipe
+
+Recipe = WeightRecipe | type[Float16]  # what has `fit`
 
 
 def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Module:
-    """Replace every layer that `config` names by its tensor-train form, in place, and return the model.
+    """Give every layer that `config` names its format and its quantizers, in place, and return the model.
 
     `init="svd"` starts from the weights that are there, by TT-SVD; `init="random"` draws cores whose product has the
-    standard deviation of those weights. Bias, dtype, device and train/eval mode stay. Nothing is changed unless
-    everything can be.
+    standard deviation of those weights. Bias, dtype, device and train/eval mode stay. Quantizers are then fitted to
+    cores, dense weights and the rest (8 bits: a step size for each row of a matrix, one for a vector); latent float
+    weights stay underneath and train. Nothing is changed unless everything can be.
+
+    Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
+    `compress_(model, config)`. A layer that has its format already keeps its cores.
 
     Raises:
-        ValueError: a name that is not in the model, a layer of another type than its recipe is for, a weight that two
-            layers share, or an unknown `init`.
+        ValueError: a name that is not in the model, a layer of another type than its format is for, a weight that two
+            layers share, one that is quantized already, or an unknown `init`.
     """
     if init not in ("svd", "random"):
         raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
+    _check(model, config)
     modules = dict(model.named_modules())
-    owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
-    for name, recipe in config.layers.items():
-        wanted = nn.Linear if isinstance(recipe, TT) else nn.Embedding
-        if name not in modules:
-            raise ValueError(f"the plan names {name!r}, which is no layer of this {type(model).__name__}")
-        if type(modules[name]) is not wanted:
-            found = type(modules[name]).__name__
-            raise ValueError(f"{type(recipe).__name__} is for {wanted.__name__}, but {name} is of type {found}")
-        shared = owners[id(modules[name].weight)]
-        if len(shared) > 1:
-            raise ValueError(f"{' and '.join(shared)} are one tied weight: untie it first or leave {name} out")
-    replacements = {name: _replacement(modules[name], recipe, init) for name, recipe in config.layers.items()}
+    replacements = {
+        name: _replacement(modules[name], layer.format, init)
+        for name, layer in config.layers.items()
+        if layer.format is not None and not isinstance(modules[name], TTLayer)
+    }
+    quantizers = {
+        (name, tensor): _fit(f"{name}.{tensor}", recipe, values)
+        for name, module in modules.items()
+        for tensor, values, recipe in _recipes(name, replacements.get(name, module), config)
+    }
     for name, layer in replacements.items():
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, layer)
+    for (name, tensor), quantizer in quantizers.items():
+        parametrize.register_parametrization(model.get_submodule(name), tensor, quantizer)
+    for name, layer in config.layers.items():
+        if layer.activations is not None:
+            quantize_input_(model.get_submodule(name), layer.activations)
     return model
 
 
-def _replacement(module: nn.Module, recipe: TT | TTM, init: str) -> nn.Module:
-    if isinstance(recipe, TT):
-        modes = {"in_modes": recipe.in_modes, "out_modes": recipe.out_modes}
-        build = TTLinear.from_linear
+def _check(model: nn.Module, config: TTQConfig) -> None:
+    """Everything that can be wrong, before anything is changed."""
+    modules = dict(model.named_modules())
+    for name, layer in config.layers.items():
+        if name not in modules:
+            raise ValueError(f"the plan names {name!r}, which is no layer of this {type(model).__name__}")
+        if layer.activations is not None and not isinstance(modules[name], (*LINEAR, TTLinear)):
+            raise ValueError(f"activations are for linear layers, but {name} is of type {type(modules[name]).__name__}")
+        if layer.format is not None:
+            _check_format(name, modules[name], layer.format)
+    for name, module in modules.items():
+        if parametrize.is_parametrized(module):
+            raise ValueError(f"{name} is quantized already: compress a model before it has quantizers, once")
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for names in owners.values():  # under a format or a quantizer a shared weight would come apart
+        touched = config.rest != 32 or any(name.rpartition(".")[0] in config.layers for name in names)
+        if touched and len(names) > 1:
+            raise ValueError(f"{' and '.join(names)} are one tied weight: untie it first or leave it out of the plan")
+
+
+def _check_format(name: str, module: nn.Module, form: TT | TTM) -> None:
+    """A layer must be one that can be brought into its format, or be in it already."""
+    wanted, made = (LINEAR, TTLinear) if isinstance(form, TT) else ((nn.Embedding,), TTMEmbedding)
+    if isinstance(module, made):
+        if not _like(module, form):
+            raise ValueError(f"{name} is a tensor train already, of other ranks or modes than {form}: {module}")
+    elif type(module) not in wanted:
+        kinds = " or ".join(kind.__name__ for kind in wanted)
+        raise ValueError(f"{type(form).__name__} is for {kinds}, but {name} is of type {type(module).__name__}")
+
+
+def _like(layer: TTLinear | TTMEmbedding, form: TT | TTM) -> bool:
+    """Whether a tensor-train layer has the rank and the modes of `form`."""
+    if isinstance(form, TT):
+        planned = TTLinear(layer.in_features, layer.out_features, **vars(form), device="meta")
     else:
-        modes = {"vocabulary_modes": recipe.vocabulary_modes, "hidden_modes": recipe.hidden_modes}
+        planned = TTMEmbedding(layer.num_embeddings, layer.embedding_dim, **vars(form), device="meta")
+    return [core.shape for core in planned.cores] == [core.shape for core in layer.cores]
+
+
+def _replacement(module: nn.Module, form: TT | TTM, init: str) -> TTLinear | TTMEmbedding:
+    if isinstance(form, TT):
+        module, build = _as_linear(module), TTLinear.from_linear
+    else:
         build = TTMEmbedding.from_embedding
-    if init == "svd":
-        return build(module, recipe.rank, **modes)
-    return _random(module, recipe.rank, modes)
+    modes = {name: value for name, value in vars(form).items() if name != "rank"}
+    if init == "svd" and not module.weight.is_meta:
+        return build(module, form.rank, **modes)
+    return _random(module, form.rank, modes)
 
 
-def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> nn.Module:
+def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> TTLinear | TTMEmbedding:
     like = {"device": module.weight.device, "dtype": module.weight.dtype}
     if isinstance(module, nn.Linear):
         has_bias = module.bias is not None
@@ -61,5 +117,40 @@ def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> nn.Modu
     else:
         size = (module.num_embeddings, module.embedding_dim)
         layer = TTMEmbedding(*size, rank, padding_idx=module.padding_idx, **modes, **like)
-    layer.reset_parameters(std=float(module.weight.detach().float().std()))
+    if not module.weight.is_meta:
+        layer.reset_parameters(std=float(module.weight.detach().float().std()))
     return layer.train(module.training)
+
+
+def _as_linear(module: nn.Linear | Conv1D) -> nn.Linear:
+    """GPT-2's Conv1D is a linear layer that stores its weight as (in_features, out_features)."""
+    if isinstance(module, nn.Linear):
+        return module
+    linear = nn.Linear(*module.weight.shape, device="meta")
+    linear.weight, linear.bias = nn.Parameter(module.weight.detach().T), module.bias
+    return linear.train(module.training)
+
+
+def _recipes(name: str, module: nn.Module, config: TTQConfig) -> Iterator[tuple[str, Tensor, Recipe]]:
+    """Which of the module's own tensors are quantized, and how."""
+    layer = config.layers.get(name, LayerPlan())
+    for tensor, values in module.named_parameters(recurse=False):
+        planned = tensor.startswith("core") if isinstance(module, TTLayer) else tensor == "weight" and layer.quantize
+        recipe = layer.quantize if planned else _rest_recipe(config.rest, values)
+        if recipe is not None:
+            yield tensor, values, recipe
+
+
+def _rest_recipe(bits: int, values: Tensor) -> Recipe | None:
+    if bits == 32:
+        return None
+    if bits == 16:
+        return Float16
+    return LSQ(bits, per="channel" if values.ndim > 1 else "tensor")
+
+
+def _fit(name: str, recipe: Recipe, values: Tensor) -> nn.Module:
+    try:
+        return recipe.fit(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -1,0 +1,178 @@
+"""Plans: one line or rules, what stays out, JSON there and back, and what is refused."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2Model
+
+import ttqlib as ttq
+from tests.cases import refused
+
+HEADLESS = {"bert.embeddings.position_embeddings", "bert.embeddings.token_type_embeddings"}
+SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+def bert() -> BertForSequenceClassification:
+    return BertForSequenceClassification(BertConfig(vocab_size=97, max_position_embeddings=16, **SMALL))
+
+
+def gpt2() -> GPT2Model:
+    return GPT2Model(
+        GPT2Config(vocab_size=90, n_embd=24, n_layer=1, n_head=2, n_positions=16, bos_token_id=1, eos_token_id=1)
+    )
+
+
+def test_one_line_gives_formats_quantizers_and_the_rest():
+    config = ttq.plan(bert(), rank=4, bits=2, rest=8)
+    formats = {name: layer.format for name, layer in config.layers.items()}
+    assert formats.pop("bert.embeddings.word_embeddings") == ttq.TTM(4)
+    assert set(formats.values()) == {ttq.TT(4)} and len(formats) == 6
+    assert {layer.quantize for layer in config.layers.values()} == {ttq.LSQ(2)}
+    assert config.rest == 8
+    assert set(config.unmatched) == {*HEADLESS, "bert.pooler.dense", "classifier"}
+
+
+def test_the_bits_choose_the_quantizer():
+    quantizers = {
+        bits: {layer.quantize for layer in ttq.plan(bert(), rank=4, bits=bits).layers.values()} for bits in (32, 8, 1)
+    }
+    assert quantizers == {32: {None}, 8: {ttq.LSQ(8)}, 1: {ttq.Binary()}}
+
+
+def test_without_a_rank_layers_stay_dense_and_are_quantized_per_channel():
+    config = ttq.plan(bert(), bits=1)
+    assert {layer.format for layer in config.layers.values()} == {None}
+    assert {layer.quantize for layer in config.layers.values()} == {ttq.Binary(per="channel")}
+    with refused(ValueError, "would change nothing"):
+        ttq.plan(bert())
+
+
+def test_activations_are_for_linear_layers_only():
+    config = ttq.plan(bert(), rank=4, activations=ttq.DynamicActivation(8))
+    assert config.layers["bert.embeddings.word_embeddings"].activations is None
+    assert config.layers["bert.encoder.layer.0.output.dense"].activations == ttq.DynamicActivation(8)
+
+
+def test_the_first_rule_that_matches_wins_and_the_others_fill_in():
+    own = ttq.LayerPlan(ttq.TT(2), ttq.Ternary())
+    config = ttq.plan(
+        bert(),
+        rules={"query": own, "key": None, "attention": ttq.TT(3), "word": ttq.TTM(5), "classifier": ttq.LSQ(8)},
+        quantize=ttq.LSQ(4),
+    )
+    attention = "bert.encoder.layer.0.attention."
+    assert config.layers == {
+        "bert.embeddings.word_embeddings": ttq.LayerPlan(ttq.TTM(5), ttq.LSQ(4)),
+        attention + "self.query": own,
+        attention + "self.value": ttq.LayerPlan(ttq.TT(3), ttq.LSQ(4)),
+        attention + "output.dense": ttq.LayerPlan(ttq.TT(3), ttq.LSQ(4)),
+        "classifier": ttq.LayerPlan(None, ttq.LSQ(8)),
+    }
+    feed_forward = {"bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"}
+    assert set(config.unmatched) == {*HEADLESS, *feed_forward, "bert.pooler.dense"}  # a None was meant, no rule was not
+
+
+def test_conv1d_of_gpt2_counts_as_linear():
+    config = ttq.plan(gpt2(), rank=2)
+    assert config.layers["h.0.attn.c_attn"].format == ttq.TT(2) and config.layers["wte"].format == ttq.TTM(2)
+    assert config.unmatched == ("wpe",)
+
+
+PLANS = {
+    "one line": lambda: ttq.plan(bert(), rank=4, bits=3, rest=16),
+    "binary": lambda: ttq.plan(bert(), bits=1, rest=8),
+    "modes": lambda: ttq.TTQConfig({"a.b": ttq.TT(3, [4, 6], (6, 4)), "c": ttq.TTM(2, [5, 5], [4, 6])}),
+    "quantizers": lambda: ttq.TTQConfig(
+        {"a": ttq.GroupRTN(4, group_size=32, symmetric=False), "b": ttq.Ternary(per=16), "c": ttq.LSQ(2, init="max")}
+    ),
+    "activations": lambda: ttq.plan(bert(), rank=4, activations=ttq.StaticActivation(4, batches=3)),
+    "nothing": ttq.TTQConfig,
+}
+
+
+@pytest.mark.parametrize("make", PLANS.values(), ids=PLANS)
+def test_json_there_and_back_gives_an_equal_plan(make):
+    config = make()
+    text = json.dumps(config.to_dict())
+    again = ttq.TTQConfig.from_dict(json.loads(text))
+    assert again == config
+    assert json.dumps(again.to_dict()) == text
+    assert replace(config, unmatched=("other",)) != again
+
+
+def test_without_quantizers_only_the_formats_stay():
+    config = ttq.plan(bert(), rules={"query": ttq.TT(2), "key": ttq.LSQ(4)}, rest=8, quantize=ttq.LSQ(2))
+    formats = config.without_quantizers()
+    assert formats.layers == {"bert.encoder.layer.0.attention.self.query": ttq.LayerPlan(ttq.TT(2))}
+    assert formats.rest == 32 and formats.unmatched == config.unmatched
+
+
+REFUSED = {
+    "rest": (lambda m: ttq.plan(m, rank=4, rest=4), "rest must be one of 32, 16, 8 bits, got 4"),
+    "bits": (lambda m: ttq.plan(m, rank=4, bits=16), "bits must be one of 1 … 8 or 32, got 16"),
+    "bool bits": (lambda m: ttq.plan(m, rank=4, bits=True), "got True"),
+    "both": (lambda m: ttq.plan(m, rank=4, rules={"query": ttq.TT(2)}), "give either rank and bits, or rules"),
+    "twice": (lambda m: ttq.plan(m, rank=4, bits=4, quantize=ttq.LSQ(2)), "give either bits or quantize"),
+    "idle": (lambda m: ttq.plan(m, rules={"quary": ttq.TT(2)}), "'quary'"),
+    "shadowed": (lambda m: ttq.plan(m, rules={"self": ttq.TT(2), "query": ttq.TT(3)}), "'query'"),
+    "kind": (lambda m: ttq.plan(m, rules={"embeddings": ttq.TT(2)}), "'embeddings' gives TT to bert.embeddings.word"),
+    "other kind": (lambda m: ttq.plan(m, rules={"query": ttq.TTM(2)}), "TTM is for an embedding"),
+    "value": (lambda m: ttq.plan(m, rules={"query": 4}), "rule 'query' must be a TT, a TTM, a weight quantizer"),
+    "large": (lambda m: ttq.plan(m, rank=500), "nothing that gets smaller at rank 500"),
+    "no layers": (lambda m: ttq.plan(nn.ReLU(), bits=4), "ReLU has no layers to compress"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_plan_is_refused(call, says):
+    with refused(ValueError, says):
+        call(bert())
+
+
+def damaged(**changes):
+    data = ttq.plan(bert(), rank=4, bits=2).to_dict()
+    layer = data["layers"]["bert.encoder.layer.0.output.dense"]
+    for side, values in changes.items():
+        layer[side] = {**layer.get(side, {}), **values}
+    return data
+
+
+BROKEN = {
+    "unknown type": (
+        damaged(format={"type": "os.system"}),
+        "format of bert.encoder.layer.0.output.dense: type must be",
+    ),
+    "no type": (damaged(activations={"bits": 8}), "got None"),
+    "negative bits": (damaged(quantize={"bits": -2}), "bits must be a whole number from 2 to 8, got -2"),
+    "rank as text": (damaged(format={"rank": "4"}), "rank must be a whole number of at least 1, got '4'"),
+    "extra field": (damaged(quantize={"path": "../x"}), "needs exactly the fields"),
+    "modes": (damaged(format={"in_modes": [4, -6]}), "every entry of in_modes"),
+    "side": (damaged(other={"type": "TT"}), "unknown fields ['other']"),
+    "no rest": ({"layers": {}, "unmatched": []}, "a plan needs exactly the fields"),
+    "layers": ({"layers": [], "rest": 32, "unmatched": []}, "layers must be an object, got list"),
+    "layer": ({"layers": {"a": 4}, "rest": 32, "unmatched": []}, "the plan of a must be an object, got int"),
+    "rest": ({"layers": {}, "rest": -8, "unmatched": []}, "rest must be one of"),
+    "unmatched": ({"layers": {}, "rest": 32, "unmatched": 4}, "unmatched must be a list of names"),
+    "wrong side": (
+        {
+            "layers": {"a": {"format": {"type": "Binary", "per": "tensor", "learnable": False}}},
+            "rest": 32,
+            "unmatched": [],
+        },
+        "format of a: type must be one of TT, TTM",
+    ),
+    "list": ([], "a plan must be an object, got list"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plan_is_refused(data, says):
+    with refused(ValueError, says):
+        ttq.TTQConfig.from_dict(data)
+
+
+def test_recipes_of_a_plan_cannot_be_changed_in_place():
+    with pytest.raises(FrozenInstanceError):
+        ttq.TT(3).rank = 4
