@@ -30,6 +30,7 @@ import ttqlib as ttq
 
 RUNS = RESULTS.parent.parent / "runs" / "atis"
 SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
+TT_SETTINGS = ("word_cores",)
 LAYERS, POSITIONS = 2, 64
 
 
@@ -37,6 +38,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="atis", choices=["atis", "flights"])
     parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
+    parser.add_argument("--word-cores", type=int, default=2, help="cores of the word embedding, with --rank")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -50,10 +52,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings(options: argparse.Namespace) -> str:
-    """What a run is trained with, as the name of its folder."""
+def settings(options: argparse.Namespace) -> dict[str, float]:
+    """What a run is trained with."""
+    return {name: getattr(options, name) for name in SETTINGS + (() if options.rank is None else TT_SETTINGS)}
+
+
+def run_name(options: argparse.Namespace) -> str:
+    """The name of a run's folder."""
     form = "dense" if options.rank is None else f"tt{options.rank}"
-    return "-".join([options.task, form, *(f"{name}={getattr(options, name):g}" for name in SETTINGS)])
+    return "-".join([options.task, form, *(f"{name}={value:g}" for name, value in settings(options).items())])
 
 
 def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> ttq.IntentSlotModel:
@@ -71,12 +78,20 @@ def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> ttq.I
         slots=list(slots),
     )
     model = ttq.IntentSlotModel(config)
-    return model if options.rank is None else ttq.compress_(model, ttq.plan(model, options.rank), init="random")
+    return model if options.rank is None else ttq.compress_(model, plan(model, options), init="random")
+
+
+def plan(model: ttq.IntentSlotModel, options: argparse.Namespace) -> ttq.TTQConfig:
+    """One rank for all layers. Words get two cores instead of three by default: then fewer of them share a slice."""
+    words, cores = model.get_input_embeddings(), options.word_cores
+    modes = ttq.factorize(words.num_embeddings, cores), ttq.factorize(words.embedding_dim, cores)[::-1]
+    rules = {"word_embeddings": ttq.TTM(options.rank, *modes), r"encoder\.": ttq.TT(options.rank)}
+    return ttq.plan(model, rules=rules)
 
 
 def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
     """Train one seed, or go on where it stopped, and score it: {split: {metric: percent}}, bytes and seconds."""
-    folder = options.runs / settings(options) / f"seed-{seed}"
+    folder = options.runs / run_name(options) / f"seed-{seed}"
     encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
     set_seed(seed)
     model = build(options, len(tokenizer), intents, slots)
@@ -146,8 +161,9 @@ def main() -> None:
     reports = [train(options, seed, splits, tokenizer, intents, slots) for seed in options.seeds]
     if options.no_record or int(os.environ.get("RANK", 0)):  # of several processes the first one writes
         return
-    dense = argparse.Namespace(**{**vars(options), "rank": None})
-    sizes = [stored_bytes(build(choice, len(tokenizer), intents, slots)) for choice in (options, dense)]
+    dense = build(argparse.Namespace(**{**vars(options), "rank": None}), len(tokenizer), intents, slots)
+    recipes = None if options.rank is None else plan(dense, options).to_dict()
+    sizes = [stored_bytes(model) for model in (build(options, len(tokenizer), intents, slots), dense)]
     for split in ("validation", "test") if options.test else ("validation",):
         row = {
             "task": options.task,
@@ -156,17 +172,17 @@ def main() -> None:
             "rank": options.rank,
             "bits": 32,
             "seeds": options.seeds,
-            "settings": {name: getattr(options, name) for name in SETTINGS},
+            "settings": settings(options),
             "metrics": {name: summary([report[split][name] for report in reports]) for name in reports[0][split]},
             "stored_bytes": sizes[0],
             "dense_bytes": sizes[1],
             "ratio": round(sizes[1] / sizes[0], 2),
             "paper": None,
-            "plan": None if options.rank is None else {"rank": options.rank},
+            "plan": recipes,
         }
         seconds = sum(report["seconds"] for report in reports)
         record("atis", row, seconds, data=options.task, data_sha256=fingerprint(splits))
-        print(settings(options), split, row["metrics"], f"{row['ratio']}× fewer bytes, {seconds:.0f} s")
+        print(run_name(options), split, row["metrics"], f"{row['ratio']}× fewer bytes, {seconds:.0f} s")
 
 
 def fingerprint(splits) -> str:
