@@ -122,10 +122,11 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         report = {"seconds": time.perf_counter() - start}
-        save_file(model.state_dict(), folder / "weights.safetensors")
     for split in ("validation", "test") if options.test else ("validation",):
         report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
-    finished.write_text(json.dumps(report))
+    if trainer.is_world_process_zero():
+        save_file(model.state_dict(), folder / "weights.safetensors")
+        finished.write_text(json.dumps(report))
     return report
 
 
@@ -137,7 +138,7 @@ def last_checkpoint(folder: Path) -> str | None:
             step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
             whole.append((step, str(checkpoint)))
         except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
     return max(whole)[1] if whole else None
 
 

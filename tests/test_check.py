@@ -1,6 +1,6 @@
 """Checks behind exercises: right answers pass however they are written, wrong ones are caught and told why."""
 
-from math import prod
+from math import ceil, prod
 
 import pytest
 import torch
@@ -21,6 +21,14 @@ def storage(modes, rank):
 def add(a, b):
     summed = ttq.tt_to_tensor(a) + ttq.tt_to_tensor(b)
     return ttq.tt_svd(summed, [x + y if 0 < k < len(a) else 1 for k, (x, y) in enumerate(bonds(a, b))])
+
+
+def stored_bytes(shapes, bits):
+    return sum(ceil(prod(shape) * bits / 8) + 4 for shape in shapes)
+
+
+def mean_pool(states, mask):
+    return torch.stack([row[real.bool()].mean(dim=0) for row, real in zip(states, mask, strict=True)])
 
 
 def bonds(a, b):
@@ -45,6 +53,28 @@ def interleave(matrix, rows, columns):
     return tensor.reshape([m * n for m, n in zip(rows, columns, strict=True)])
 
 
+def forward(x, cores, order):
+    state = x[:, None]  # (rows, bond, modes still to come)
+    for core in cores[:order]:
+        state = torch.einsum("brnm,rns->bsm", state.reshape(*state.shape[:2], core.shape[1], -1), core)
+    for core in cores[order:]:
+        state = torch.einsum("brm,rns->bsmn", state, core).flatten(2)
+    return state[:, 0]
+
+
+def dense_forward(x, cores, order):
+    return x @ ttq.tt_to_tensor(cores).reshape(prod(core.shape[1] for core in cores[:order]), -1)
+
+
+def scale(ranks, std):
+    return (std**2 / prod(ranks)) ** (0.5 / (len(ranks) - 1))
+
+
+def gradient_of(cores, gradient, k):
+    cores = [core.clone().requires_grad_() for core in cores]
+    return torch.autograd.grad((ttq.tt_to_tensor(cores) * gradient).sum(), cores[k])[0]
+
+
 def tampering_add(a, b):
     result = add(a, b)
     a[0].zero_()
@@ -53,6 +83,7 @@ def tampering_add(a, b):
 
 RIGHT = {"tt_entry": entry, "tt_storage": storage, "tt_add": add, "digits": digits, "embedding_row": row}
 RIGHT["interleave"] = interleave
+RIGHT |= {"tt_forward": forward, "core_scale": scale, "core_gradient": gradient_of}
 
 WRONG = {
     ("tt_entry", "first entry only"): lambda cores, index: entry(cores, [0] * len(index)),
@@ -72,9 +103,37 @@ WRONG = {
     ("digits", "a number"): lambda number, modes: number,
     ("embedding_row", "the next row"): lambda cores, index: row(cores, index + 1 if index == 0 else index - 1),
     ("embedding_row", "builds the table"): lambda cores, index: ttq.tt_matrix_to_matrix(cores)[index],
+    ("tt_forward", "builds the weight"): dense_forward,
+    ("tt_forward", "no batch"): lambda x, cores, order: forward(x, cores, order)[0],
+    ("tt_forward", "one core too many on the left"): lambda x, cores, order: forward(x, cores, order + 1),
+    ("tt_forward", "transposed"): lambda x, cores, order: forward(x.flip(-1), cores, order),
+    ("core_scale", "a square root forgotten"): lambda ranks, std: (std / prod(ranks)) ** (1 / (len(ranks) - 1)),
+    ("core_scale", "ranks forgotten"): lambda ranks, std: std ** (1 / (len(ranks) - 1)),
+    ("core_scale", "a rank counted as a core"): lambda ranks, std: scale([*ranks, 1], std),
+    ("core_gradient", "the first core's"): lambda cores, gradient, k: gradient_of(cores, gradient, 0),
+    ("core_gradient", "of the sum"): lambda cores, gradient, k: gradient_of(cores, torch.ones_like(gradient), k),
+    ("core_gradient", "the core itself"): lambda cores, gradient, k: cores[k],
     ("interleave", "not permuted"): lambda m, rows, columns: m.reshape(
         [a * b for a, b in zip(rows, columns, strict=True)]
     ),
+}
+
+
+RIGHT |= {"stored_bytes": stored_bytes, "mean_pool": mean_pool}
+WRONG |= {
+    ("stored_bytes", "no step sizes"): lambda shapes, bits: stored_bytes(shapes, bits) - 4 * len(shapes),
+    ("stored_bytes", "one step size"): lambda shapes, bits: stored_bytes(shapes, bits) - 4 * len(shapes) + 4,
+    ("stored_bytes", "rounded down"): lambda shapes, bits: sum(prod(s) * bits // 8 + 4 for s in shapes),
+    ("stored_bytes", "rounded up at the end"): lambda shapes, bits: (
+        ceil(sum(prod(s) * bits for s in shapes) / 8) + 4 * len(shapes)
+    ),
+    ("stored_bytes", "a byte each"): lambda shapes, bits: stored_bytes(shapes, 8),
+    ("stored_bytes", "not whole"): lambda shapes, bits: sum(prod(s) * bits / 8 + 4 for s in shapes),
+    ("mean_pool", "padding counts"): lambda states, mask: states.mean(dim=1),
+    ("mean_pool", "divided by the padded length"): lambda states, mask: (states * mask[..., None]).mean(dim=1),
+    ("mean_pool", "one count for all"): lambda states, mask: (states * mask[..., None]).sum(1) / mask[0].sum(),
+    ("mean_pool", "the first token"): lambda states, mask: states[:, 0],
+    ("mean_pool", "over sentences"): lambda states, mask: (states * mask[..., None]).sum(dim=(0, 1)) / mask.sum(),
 }
 
 

@@ -1,7 +1,10 @@
 """Explorers: their callbacks over the whole grid, and the widgets moved from code."""
 
+from math import ceil, prod
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import ttqlib as ttq
 
@@ -78,8 +81,76 @@ def test_the_format_explorer_shows_what_the_plain_function_gives():
             assert explorer.readout.value == "<br>".join(f"{form}: {point}" for form, point in points.items())
 
 
+LAYERS = {"6 → 8": ((3, 2), (2, 4)), "12 → 12": ((3, 2, 2), (2, 2, 3))}
+
+
+@pytest.mark.parametrize("in_modes, out_modes", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("rank", [1, 2, 3, 9])
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_orders_of_contraction_cost_what_torch_counts(in_modes, out_modes, rank, rows):
+    layer = ttq.TTLinear(prod(in_modes), prod(out_modes), rank, in_modes, out_modes, bias=False)
+    half, x = len(in_modes), torch.randn(rows, prod(in_modes))
+
+    def left_to_right():
+        state = x.reshape(rows, 1, -1)
+        for core in layer.cores[:half]:
+            left, mode, right = core.shape
+            state = state.reshape(rows, left * mode, -1).transpose(1, 2) @ core.reshape(left * mode, right)
+            state = state.transpose(1, 2)
+        for core in layer.cores[half:]:
+            state = (state.transpose(1, 2) @ core.flatten(1)).reshape(rows, -1, core.shape[-1]).transpose(1, 2)
+
+    def sides_first():
+        u, v = layer.sides()
+        return (x @ u) @ v
+
+    def weight_first():
+        u, v = layer.sides()
+        return x @ (u @ v)
+
+    costs = ttq.explore.contraction_orders(in_modes, out_modes, rank, rows)
+    orders = {"left to right": left_to_right, "sides first": sides_first, "weight first": weight_first}
+    for name, forward in orders.items():
+        with FlopCounterMode(display=False) as counter:
+            forward()
+        assert costs[name] == counter.get_total_flops(), name
+    assert list(costs) == [*orders, "opt_einsum"]
+    assert costs["opt_einsum"] <= min(costs.values())
+
+
+def test_opt_einsum_agrees_with_the_layer_on_large_batches_only():
+    sizes = ((12, 8, 8), (12, 16, 16), 30)
+    few, many = (ttq.explore.contraction_orders(*sizes, rows) for rows in (1, 4096))
+    assert few["opt_einsum"] == few["left to right"] < few["sides first"]
+    assert many["opt_einsum"] == many["sides first"] < many["left to right"]
+    with pytest.raises(ValueError, match="rows must be a whole number of at least 1, got 0"):
+        ttq.explore.contraction_orders(*sizes, 0)
+
+
+def test_the_explorer_of_orders_shows_what_the_plain_function_gives():
+    explorer = ttq.explore.orders(LAYERS, rows=(1, 64), rank=2, largest=5)
+    for name, (in_modes, out_modes) in LAYERS.items():
+        for rows in (1, 64):
+            for rank in (1, 2, 5):
+                values = {"layer": name, "rows": rows, "rank": rank}
+                for control, value in values.items():
+                    explorer.controls[control].value = value
+                costs = ttq.explore.contraction_orders(in_modes, out_modes, rank, rows)
+                costs["dense layer"] = 2 * rows * prod(in_modes) * prod(out_modes)
+                assert f"{ttq.tt_parameters(in_modes + out_modes, rank):,} numbers" in explorer.readout.value
+                saving = costs["dense layer"] / min(costs.values())
+                assert (
+                    f"{rows} rows: fewest FLOPs by {min(costs, key=costs.get)}, {saving:.1f}×" in explorer.readout.value
+                )
+
+
 def test_controls_are_labelled_and_redraw_on_release_only():
-    for explorer in (ttq.explore.tt(PICTURE, SPLITS), ttq.explore.formats({"a": torch.randn(8, 8)})):
+    explorers = (
+        ttq.explore.tt(PICTURE, SPLITS),
+        ttq.explore.formats({"a": torch.randn(8, 8)}),
+        ttq.explore.orders(LAYERS),
+    )
+    for explorer in explorers:
         assert all(control.description for control in explorer.controls.values())
         sliders = [c for c in explorer.controls.values() if hasattr(c, "continuous_update")]
         assert sliders and not any(slider.continuous_update for slider in sliders)
@@ -87,3 +158,49 @@ def test_controls_are_labelled_and_redraw_on_release_only():
 
 def test_without_a_kernel_an_explorer_says_what_to_do():
     assert repr(ttq.explore.tt(PICTURE, SPLITS)) == "Explorer(modes, rank): run this cell in JupyterLab to move it"
+
+
+RANKS, BITS = (1, 3, 8), (2, 4, 8)
+
+
+def small_layer():
+    torch.manual_seed(0)
+    return torch.nn.Linear(12, 20)
+
+
+def coarse(core, bits):
+    return (core * 2**bits).round() / 2**bits
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("bits", BITS)
+def test_a_stored_point_splits_the_error_and_counts_every_byte(rank, bits):
+    layer = small_layer()
+    point = ttq.explore.stored_point(layer, rank, bits, coarse)
+    train = ttq.TTLinear.from_linear(layer, rank)
+    exact, rounded = (ttq.tt_to_tensor(cores) for cores in (train.cores, [coarse(core, bits) for core in train.cores]))
+    weight = layer.weight.T.reshape(exact.shape)
+    assert point.errors["rank alone"] == pytest.approx(ttq.relative_error(weight, exact))
+    assert point.errors["rounding alone"] == pytest.approx(ttq.relative_error(exact, rounded))
+    assert point.errors["both"] == pytest.approx(ttq.relative_error(weight, rounded))
+    assert point.stored_bytes == sum(ceil(core.numel() * bits / 8) + 4 for core in train.cores)
+    assert point.ratio == 12 * 20 * 4 / point.stored_bytes
+    assert f"{point.errors['both']:.1%}" in str(point) and f"{point.ratio:.0f}×" in str(point)
+
+
+def test_a_stored_point_is_exact_where_nothing_is_cut_and_nothing_rounded():
+    point = ttq.explore.stored_point(small_layer(), 100, 8, lambda core, bits: core)
+    assert max(point.errors.values()) < 1e-5
+
+
+def test_the_layer_explorer_shows_what_the_plain_function_gives():
+    layer = small_layer()
+    explorer = ttq.explore.rank_and_bits(layer, coarse, RANKS, BITS)
+    pictures = set()
+    for rank in RANKS:
+        for bits in BITS:
+            explorer.controls["rank"].value, explorer.controls["bits"].value = rank, bits
+            assert explorer.readout.value == str(ttq.explore.stored_point(layer, rank, bits, coarse))
+            pictures.add(bytes(explorer.picture.value))
+    assert len(pictures) == len(RANKS) * len(BITS)
+    assert all(control.description and not control.continuous_update for control in explorer.controls.values())

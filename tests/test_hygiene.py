@@ -36,7 +36,7 @@ def test_the_suite_has_no_problem():
 
 
 def test_the_first_chapters_are_here():
-    assert [path.name[:2] for path in CHAPTERS][:2] == ["01", "02"]
+    assert [path.name[:2] for path in CHAPTERS][:3] == ["00", "01", "02"]
 
 
 # ------------------------------------------------------------------------------------------------- spoilt chapters
@@ -227,28 +227,33 @@ def other():
 
 
 def test_a_good_suite(folder):
-    assert suite(folder, _01_one=chapter(), _02_two=other()) == []
+    assert suite(folder, _00_one=chapter(), _01_two=other()) == []
 
 
 def test_a_name_defined_in_two_chapters(folder):
-    found = suite(folder, _01_one=chapter(), _02_two=chapter())
-    assert "the suite: doubled is defined in 01_one.ipynb and 02_two.ipynb" in found
-    assert "the suite: CheckFailed is defined in 01_one.ipynb and 02_two.ipynb" in found
+    found = suite(folder, _00_one=chapter(), _01_two=chapter())
+    assert "the suite: doubled is defined in 00_one.ipynb and 01_two.ipynb" in found
+    assert "the suite: CheckFailed is defined in 00_one.ipynb and 01_two.ipynb" in found
     assert len(found) == 2  # and not the exercises, `double` and `twice`
 
 
 def test_a_planned_chapter_that_exists(folder):
-    found = suite(folder, _01_one=chapter(), _02_halving=other())
+    found = suite(folder, _00_one=chapter(), _01_two=other(), _02_halving=other())
     assert found == ["the suite: 02_halving.ipynb exists, so it is no longer PLANNED"]
 
 
 def test_a_gap_in_the_numbers(folder):
-    (found,) = suite(folder, _01_one=chapter(), _03_two=other())
-    assert "03_two.ipynb should be called 02_name.ipynb" in found
+    (found,) = suite(folder, _00_one=chapter(), _02_two=other())
+    assert "02_two.ipynb should be called 01_name.ipynb" in found
+
+
+def test_a_suite_that_begins_at_one(folder):
+    (found,) = suite(folder, _01_one=chapter())
+    assert "01_one.ipynb should be called 00_name.ipynb" in found
 
 
 def test_too_many_exceptions_in_the_suite(folder):
-    notebooks = {"_01_one": chapter(), "_02_two": other()}
+    notebooks = {"_00_one": chapter(), "_01_two": other()}
     for notebook in notebooks.values():
         for index in (SETUP, PRINT):  # two in each: right for a chapter, too many for the suite
             notebook.cells[index].metadata.update(tags=["nbval-ignore-output"], reason="a test")

@@ -20,6 +20,28 @@ class CheckFailed(AssertionError):
         return [f"CheckFailed: {self}"]
 
 
+def stored_bytes(function: Callable) -> None:
+    """`function(shapes, bits)` must return the bytes of packed codes and one float32 step size for each array."""
+    for shapes, bits in [([(1, 8, 10)], 4), ([(1, 3, 3), (3, 5, 1)], 3), ([(7,), (7,), (7,)], 1), ([], 4), ([(6,)], 8)]:
+        expected = sum(-(-torch.Size(shape).numel() * bits // 8) + 4 for shape in shapes)
+        got = _call(function, shapes, bits)
+        if got != expected or isinstance(got, bool):
+            _fail(function, f"for shapes {shapes} at {bits} bits expected {expected} bytes, got {got!r}")
+    _passed(function)
+
+
+def mean_pool(function: Callable) -> None:
+    """`function(states, mask)` must return the mean over the tokens whose mask is 1, for each sentence."""
+    generator = torch.Generator().manual_seed(0)
+    for lengths, padded in [((4, 4), 4), ((3, 1, 5), 5), ((2, 6), 9)]:
+        states = torch.randn(len(lengths), padded, 8, generator=generator, dtype=torch.float64)
+        mask = (torch.arange(padded) < torch.tensor(lengths)[:, None]).long()
+        expected = torch.stack([row[:length].mean(0) for row, length in zip(states, lengths, strict=True)])
+        got = _call(function, states.clone(), mask.clone())
+        _close(function, got, expected, f"for sentences of {_and(lengths)} tokens, padded to {padded},")
+    _passed(function)
+
+
 def tt_entry(function: Callable) -> None:
     """`function(cores, index)` must return the one entry of the tensor that `cores` stand for."""
     for seed, modes in enumerate([(2, 3, 4), (5, 5), (3, 2, 2, 4)]):
@@ -100,6 +122,46 @@ def interleave(function: Callable) -> None:
     _passed(function)
 
 
+def tt_forward(function: Callable) -> None:
+    """`function(x, cores, order)` must return x W for the W whose first `order` cores hold the input modes."""
+    for seed, (inputs, outputs, rank) in enumerate([((2, 3), (4,), 2), ((2, 2, 3), (3, 2, 2), 3), ((5,), (3, 4), 3)]):
+        cores = _random_cores(inputs + outputs, rank, seed)
+        weight = tt_to_tensor(cores).reshape(torch.Size(inputs).numel(), -1)
+        for rows in (1, 4):
+            x = torch.randn(rows, len(weight), dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+            got = _call(function, x, cores, len(inputs))
+            _close(function, got, x @ weight, f"for {rows} rows, input modes {inputs} and output modes {outputs}")
+    modes = (40,) * 6  # its weight has 4 · 10⁹ entries: building it cannot work
+    cores, x = _random_cores(modes, rank=1), torch.ones(1, 40**3, dtype=torch.float64)
+    sums = [core.sum() for core in cores[:3]]
+    got = _call(function, x, cores, 3)
+    expected = (sums[0] * sums[1] * sums[2] * tt_to_tensor(cores[3:])).reshape(1, -1)
+    _close(function, got, expected, "for 64,000 inputs and outputs at rank 1")
+    _passed(function)
+
+
+def core_scale(function: Callable) -> None:
+    """`function(ranks, std)` must return the standard deviation of core entries that gives W entries of `std`."""
+    for ranks, std in [((1, 1), 0.5), ((1, 4, 1), 0.5), ((1, 12, 30, 30, 30, 12, 1), 0.02), ((1, 2, 3, 2, 1), 1.0)]:
+        got = _call(function, ranks, std)
+        expected = torch.tensor(ranks, dtype=torch.float64)
+        expected = (std / expected.prod().sqrt()) ** (1 / (len(ranks) - 1))
+        _close(function, got, expected, f"for ranks {ranks} and std {std}")
+    _passed(function)
+
+
+def core_gradient(function: Callable) -> None:
+    """`function(cores, gradient, k)` must return the gradient of core k, given that of the whole tensor."""
+    for seed, modes in enumerate([(2, 3, 4), (3, 2, 2, 4), (5, 4)]):
+        cores = [core.requires_grad_() for core in _random_cores(modes, rank=3, seed=seed)]
+        gradient = torch.randn(modes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        tt_to_tensor(cores).backward(gradient)
+        for k, core in enumerate(cores):
+            got = _call(function, [core.detach() for core in cores], gradient, k)
+            _close(function, got, core.grad, f"for core {k} of a {_by(modes)} train")
+    _passed(function)
+
+
 def _random_cores(modes: Sequence[int], rank: int, seed: int = 0) -> list[Tensor]:
     generator, ranks = torch.Generator().manual_seed(seed), clip_ranks(modes, rank)
     shapes = zip(ranks, modes, ranks[1:], strict=False)
@@ -145,6 +207,10 @@ def _fail(function: Callable, problem: str):
 
 def _passed(function: Callable) -> None:
     print(f"{function.__name__}: correct")
+
+
+def _and(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _by(modes: Sequence[int]) -> str:

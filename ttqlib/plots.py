@@ -5,7 +5,7 @@ differ by marker and line style as well as by colour.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -74,13 +74,76 @@ def error_against(
 
 
 def bars(values: Mapping[str, float], y_label: str) -> Figure:
-    """One bar a label from 0 to 1, with its value on top and a hatching of its own."""
+    """One bar a label, on a scale from 0 to 1 or more, with its value on top and a hatching of its own."""
     figure, axes = _figure(4.8, 3.0)
     drawn = axes.bar(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", width=0.6)
     for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx"))):
         bar.set_hatch(hatch)
     axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=2)
-    axes.set(ylim=(0, 1.1), ylabel=y_label)
+    axes.set(ylim=(0, 1.1 * max([1, *values.values()])), ylabel=y_label)
+    return figure
+
+
+def lines(
+    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log"
+) -> Figure:
+    """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
+
+    A marker stands on about eight points of a curve, on all of them where there are no more.
+    """
+    figure, axes = _figure(6.4, 3.6)
+    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
+        every = max(1, len(points) // 8)
+        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, markevery=every, label=label)
+    axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
+    """One horizontal bar a label on a logarithmic axis, its value at its end: costs that differ by orders."""
+    figure, axes = _figure(6.4, 0.42 * len(values) + 0.9)
+    drawn = axes.barh(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", height=0.65)
+    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx", "\\\\"))):
+        bar.set_hatch(hatch)
+    axes.bar_label(drawn, [f"{value:,.3g}" for value in values.values()], padding=3)
+    largest, smallest = max(values.values()), min(values.values())
+    axes.set(xscale="log", xlim=(smallest / 3, largest * 6), xlabel=x_label)
+    axes.invert_yaxis()
+    return figure
+
+
+def similarities(matrices: Mapping[str, Tensor]) -> Figure:
+    """Square matrices of cosine similarities side by side under their labels, on one scale from 0 to 1.
+
+    A dot marks the largest entry of each row, so that the picture can be read without its shades.
+    """
+    size = (2.9 * len(matrices) + 0.7, 3.1)
+    figure, row = plt.subplots(1, len(matrices), figsize=size, layout="constrained", squeeze=False)
+    plt.close(figure)
+    for axes, (label, matrix) in zip(row[0], matrices.items(), strict=True):
+        matrix = matrix.detach().double()
+        image = axes.imshow(matrix.numpy(), cmap="Greys", vmin=0, vmax=1)
+        axes.plot(matrix.argmax(1).tolist(), range(len(matrix)), "o", color="orange", markeredgecolor="black")
+        axes.set(title=label, xlabel="second wording", xticks=[], yticks=[])
+    row[0][0].set_ylabel("first wording")
+    figure.colorbar(image, ax=row[0].tolist(), label="cosine similarity")
+    return figure
+
+
+def pipeline(steps: Mapping[str, str]) -> Figure:
+    """Boxes from left to right, joined by arrows: a step in each box, and under it what is said of the step."""
+    figure, axes = _figure(1.75 * len(steps), 1.5)
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "lightsteelblue", "edgecolor": "black"}
+    boxes = [axes.text(k, 0, step, ha="center", va="center", bbox=box, zorder=2) for k, step in enumerate(steps)]
+    for k, note in enumerate(steps.values()):
+        axes.annotate(note, (k, -0.55), ha="center", va="top", fontsize=9)
+    for k, (left, right) in enumerate(pairwise(boxes)):
+        ends = {"patchA": left.get_bbox_patch(), "patchB": right.get_bbox_patch(), "arrowstyle": "-|>"}
+        axes.annotate("", (k + 1, 0), (k, 0), arrowprops={"color": "black", **ends})
+    axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-1.5, 0.5))
+    axes.axis("off")
     return figure
 
 
