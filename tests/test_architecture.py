@@ -25,12 +25,17 @@ PACKAGE = "ttqlib"
 # ------------------------------------------------------------------------------------------------ imports and sizes
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """The modules of the package that a module imports, at any depth; '' stands for the package itself."""
+def imported(tree: ast.AST, depth: int = 1) -> Iterator[str]:
+    """The modules of the package that a module imports, at any depth; '' stands for the package itself.
+
+    A module may be a folder: its files lie at `depth` 2, and what they import from each other does not count.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            if 0 < node.level < depth:
+                continue
             base = ".".join(filter(None, [PACKAGE if node.level else "", node.module]))
             names = [f"{base}.{alias.name}" if base == PACKAGE else base for alias in node.names]
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
@@ -46,16 +51,16 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def problems(folder: Path, order: list[str] = ORDER) -> list[str]:
     found = []
     for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name, *inner = path.relative_to(folder).with_suffix("").parts
         source = path.read_text(encoding="utf-8")
         if (lines := len(source.splitlines())) > MAX_LINES:
-            found.append(f"{name}: {lines} lines, at most {MAX_LINES}: two ideas?")
+            found.append(f"{'/'.join([name, *inner])}: {lines} lines, at most {MAX_LINES}: two ideas?")
         if name == "__init__":
             continue
         if name not in order:
             found.append(f"{name}: not one of the modules of the design")
             continue
-        for target in sorted(set(imported(ast.parse(source)))):
+        for target in sorted(set(imported(ast.parse(source), 1 + len(inner)))):
             if target not in order:
                 found.append(f"{name}: imports {target or 'the package itself'}, not a module of it")
             elif order.index(target) >= order.index(name):
@@ -101,6 +106,18 @@ def test_an_import_upwards_is_rejected(tmp_path, line):
     assert "shapes: imports layers, which does not stand above it" in problems(package(tmp_path, shapes=line))
 
 
+def test_a_module_may_be_a_folder_whose_files_import_each_other(tmp_path):
+    folder = tmp_path / "layers"
+    folder.mkdir()
+    package(folder, __init__="from .linear import TTLinear", linear="from .base import Base\nfrom ..shapes import x")
+    assert problems(package(tmp_path, __init__="")) == []
+    package(folder, base="from ..compress import x", linear="x = 1\n" * 301)
+    assert problems(tmp_path) == [
+        "layers: imports compress, which does not stand above it",
+        "layers/linear: 301 lines, at most 300: two ideas?",
+    ]
+
+
 @pytest.mark.parametrize("line", ["import ttqlib", "import ttqlib as ttq", "from . import TTLinear"])
 def test_an_import_of_the_package_itself_is_rejected(tmp_path, line):
     (found,) = problems(package(tmp_path, layers=line))
@@ -112,7 +129,7 @@ def test_a_module_outside_the_design_is_rejected(tmp_path):
     package(tmp_path, utils="")
     package(tmp_path / "helpers", more="")
     assert problems(tmp_path) == [
-        "helpers/more: not one of the modules of the design",
+        "helpers: not one of the modules of the design",
         "utils: not one of the modules of the design",
     ]
 

@@ -1,0 +1,35 @@
+"""What every widget is made of."""
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+
+class Explorer(widgets.VBox):
+    """Controls above a picture and a read-out; `draw(**values)` returns both, as a Figure and a string.
+
+    `controls[name].value = …` moves a control from code, `readout.value` is the text that stands under the picture.
+    """
+
+    def __init__(self, controls: Mapping[str, widgets.Widget], draw: Callable[..., tuple[Figure, str]]):
+        self.controls, self._draw = dict(controls), draw
+        self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
+        self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
+        super().__init__([*self.controls.values(), self.picture, self.readout])
+        for part, name in ((self, "ttq-explorer"), (self.picture, "ttq-figure"), (self.readout, "ttq-readout")):
+            part.add_class(name)
+        for control in self.controls.values():
+            control.observe(self._redraw, "value")
+        self._redraw()
+
+    def _redraw(self, _change=None) -> None:
+        figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
+        image = BytesIO()
+        figure.savefig(image, format="png")
+        self.picture.value, self.readout.value = image.getvalue(), text
+
+    def __repr__(self) -> str:
+        # what a reader sees on a page that shows no widgets, and what nbval compares
+        return f"Explorer({', '.join(self.controls)}): run this cell in JupyterLab to move it"
