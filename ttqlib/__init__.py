@@ -1,9 +1,12 @@
 """ttqlib: tensor-train compression, quantization and distillation of transformers, as the TTQ notebooks teach it.
 
-Every name is loaded on first use, so that `import ttqlib` costs nothing beyond what is then touched.
+Every name is loaded on first use, so that `import ttqlib` costs little more than torch and transformers' registry of
+quantizers, in which it registers: from then on plain `from_pretrained` reads compressed models.
 """
 
 import lazy_loader
+
+from . import pretrained as _registration  # noqa: F401
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -40,6 +43,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["TTMEmbedding"],
         "planning": ["LayerPlan", "TT", "TTM", "TTQConfig", "plan"],
         "compress": ["compress_"],
+        "checkpoint": ["load", "save", "stored_sizes"],
+        "training": ["QATTrainer"],
         "measure": [
             "count_parameters",
             "flops",
@@ -47,6 +52,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "parameter_bytes",
             "peak_bytes",
             "relative_error",
+            "report",
         ],
     },
 )

@@ -1,10 +1,13 @@
 """Surgery: `compress_` gives the layers of any model, in place, the formats and quantizers that a plan names."""
 
+import copy
 from collections.abc import Iterator
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from .activations import quantize_input_
 from .embeddings import TTMEmbedding
@@ -53,6 +56,9 @@ def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Modu
     for name, layer in config.layers.items():
         if layer.activations is not None:
             quantize_input_(model.get_submodule(name), layer.activations)
+    model.ttq_config = copy.deepcopy(config)  # which `checkpoint` stores with the weights
+    if isinstance(model, PreTrainedModel):
+        AutoHfQuantizer.from_config({"quant_method": "ttq", **config.to_dict()}).attach(model)
     return model
 
 

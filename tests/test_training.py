@@ -1,0 +1,160 @@
+"""Training with quantizers through transformers' Trainer: a checkpoint keeps everything, or is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+import ttqlib as ttq
+from tests.cases import refused
+from tests.test_checkpoint import IDS, bert, same_tensors
+
+ROOT = Path(__file__).parents[1]
+PLAN = {"rank": 4, "bits": 3, "rest": 8, "activations": ttq.StaticActivation(batches=6)}
+
+
+def rows() -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, 97, (32, 6), generator=generator)
+    return [{"input_ids": row, "labels": int(row.sum()) % 3} for row in ids]
+
+
+def student(**plan):
+    model = bert()
+    ttq.compress_(model, ttq.plan(model, **(plan or PLAN)))
+    return model
+
+
+class Die(TrainerCallback):
+    """Kills its own process in the middle of step 6, as the machine would."""
+
+    def on_substep_end(self, args, state, control, **others):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Forgetful(ttq.QATTrainer):
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        pass
+
+
+def trainer(folder, model=None, kind=None, callbacks=(), **options):
+    options = {"max_steps": 8, "save_steps": 4, "save_strategy": "steps", **options}
+    options |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 3e-3}
+    quiet = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "logging_strategy": "no", "seed": 3}
+    args = TrainingArguments(str(folder), weight_decay=0.1, **{**quiet, **options})
+    model = model or student()
+    return (kind or ttq.QATTrainer)(model, args, train_dataset=rows(), eval_dataset=rows(), callbacks=list(callbacks))
+
+
+def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+    states = one.state_dict(), other.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    whole = trainer(tmp_path / "whole")
+    start = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    whole.train()
+    moved = {name for name, value in whole.model.state_dict().items() if not torch.equal(value, start[name])}
+    assert any(name.endswith("core0.0.scale") for name in moved) and any("input_quantizer" in name for name in moved)
+
+    code = f"from tests.test_training import *\ntrainer({str(tmp_path / 'killed')!r}, callbacks=[Die()]).train()"
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert os.listdir(tmp_path / "killed") == ["checkpoint-4"]
+    resumed = trainer(tmp_path / "killed")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
+    assert_same_state(whole.model, resumed.model)
+
+    forgetful = trainer(tmp_path / "killed", kind=Forgetful)  # the control: optimizer and all, but not the model
+    forgetful.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-4"))
+    with pytest.raises(AssertionError):
+        assert_same_state(whole.model, forgetful.model)
+
+
+def test_the_best_model_is_loaded_at_the_end(tmp_path):
+    states, options = {}, {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "learning_rate": 0.3}
+
+    class Remember(TrainerCallback):
+        def on_save(self, args, state, control, model, **others):
+            states[state.global_step] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    best = trainer(tmp_path, callbacks=[Remember()], load_best_model_at_end=True, **options)
+    best.train()
+    step = int(best.state.best_model_checkpoint.rpartition("-")[2])
+    assert step in states and len(states) == 4
+    assert all(torch.equal(value, states[step][name]) for name, value in best.model.state_dict().items())
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
+    trainer(tmp_path, max_steps=4).train()
+    with safe_open(tmp_path / "checkpoint-4" / "model.safetensors", "pt") as file:
+        assert any(name.endswith("core0.original") for name in file.keys())  # noqa: SIM118
+    for plan in ({**PLAN, "bits": 2}, {**PLAN, "rank": 3}, {**PLAN, "rest": 32}):
+        other = student(**plan)
+        with refused(ValueError, "another plan"):
+            trainer(tmp_path, other).train(resume_from_checkpoint=True)
+    config = ttq.plan(bert(), **PLAN)
+    other = bert()
+    other.classifier = nn.Linear(24, 5)
+    ttq.compress_(other, config)
+    with refused(ValueError, "classifier.parametrizations.weight", "shape (5, 24)"):
+        trainer(tmp_path, other).train(resume_from_checkpoint=True)
+    with refused(ValueError, "QATTrainer"):
+        type(other).from_pretrained(tmp_path / "checkpoint-4")
+    with refused(ValueError, "QATTrainer"):
+        ttq.load(tmp_path / "checkpoint-4")
+    (tmp_path / "checkpoint-4" / "model.safetensors").unlink()
+    with refused(FileNotFoundError, "no checkpoint of ttq.QATTrainer"):
+        trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("plan", [PLAN, {"bits": 3}, {"rank": 4, "rest": 16}], ids=["cores", "dense", "half rest"])
+def test_a_plain_trainer_cannot_lose_latent_weights_in_silence(tmp_path, plan):
+    trainer(tmp_path, student(**plan), Trainer, max_steps=4).train()
+    with refused(ValueError, "latent weight is gone", "ttq.QATTrainer"):
+        trainer(tmp_path, student(**plan), Trainer).train(resume_from_checkpoint=True)
+    with refused(ValueError, "is packed"):
+        trainer(tmp_path, student(**plan)).train(resume_from_checkpoint=True)
+
+
+def test_without_quantizers_a_plain_trainer_does(tmp_path):
+    trainer(tmp_path / "whole", student(rank=4), Trainer).train()
+    resumed = trainer(tmp_path / "whole", student(rank=4), Trainer)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    whole = trainer(tmp_path / "qat", student(rank=4))
+    whole.train()
+    assert_same_state(resumed.model, whole.model)
+
+
+def test_save_model_writes_the_finished_model(tmp_path):
+    finished = trainer(tmp_path, max_steps=4)
+    finished.train()
+    finished.save_model()
+    loaded = ttq.load(tmp_path)
+    assert same_tensors(finished.model.eval(), loaded)
+    assert torch.equal(loaded(IDS).logits, finished.model(IDS).logits)
+    again = trainer(tmp_path / "again", loaded, max_steps=2)  # and a loaded model trains
+    again.train()
+
+
+def test_scales_biases_and_norms_are_not_decayed(tmp_path):
+    model = student()
+    decayed = set(trainer(tmp_path, model).get_decay_parameter_names(model))
+    names = {name for name, _ in model.named_parameters()}
+    assert decayed < names
+    assert {name for name in names if name.endswith("core0.original")} < decayed
+    left_out = [name for name in decayed if "scale" in name or "bias" in name or "LayerNorm" in name]
+    assert left_out == [] and any(name.endswith("scale") for name in names)
+    plain = set(trainer(tmp_path, model, Trainer).get_decay_parameter_names(model))
+    assert any(name.endswith("core0.0.scale") for name in plain)  # the control: transformers' own would decay them

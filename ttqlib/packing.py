@@ -1,0 +1,154 @@
+"""Packing: codes of 1 to 8 bits as one stream of bits, and safetensors files that are read with suspicion.
+
+Stored bytes are what compression is about, so a 3-bit code takes 3 bits. All that knows bits and bytes is here; what
+the tensors of a file mean, `checkpoint` knows.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+DIGEST = "ttq"  # the entry of a file's header that holds the digest of plan and tensors
+DTYPES = {  # how safetensors calls them
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+Spec = tuple[torch.dtype, tuple[int, ...]]  # what is known of a tensor before it is read: its dtype and shape
+
+# ------------------------------------------------------------------------------------------------------ bits ↔ bytes
+
+
+def packed_bytes(counts: Sequence[tuple[int, int]]) -> int:
+    """How many bytes a stream of `count` codes of `bits` bits each, for every (count, bits), takes."""
+    return -(-sum(count * _width(bits) for count, bits in counts) // 8)
+
+
+def pack(parts: Sequence[tuple[Tensor, int]]) -> Tensor:
+    """Codes as one stream of bits: a 1-D uint8 tensor of `packed_bytes` bytes.
+
+    `parts` are pairs (codes, bits): uint8 tensors of any shape with values below 2^bits. Part follows part and code
+    follows code without a gap, the lowest bit first, from the lowest bit of the first byte on; zeros fill the last
+    byte.
+
+    Raises:
+        TypeError: codes that are not uint8.
+        ValueError: `bits` outside 1 … 8, or a code that needs more of them.
+    """
+    streams = [np.empty(0, np.uint8)]
+    for codes, bits in parts:
+        if codes.dtype != torch.uint8:
+            raise TypeError(f"codes must be uint8, got {codes.dtype}")
+        if codes.numel() and int(codes.max()) >= 2 ** _width(bits):
+            raise ValueError(f"codes must be below 2^{bits} to fit into {bits} bits, got {int(codes.max())}")
+        column = codes.detach().cpu().reshape(-1, 1).numpy()
+        streams.append(np.unpackbits(column, axis=1, count=_width(bits), bitorder="little").reshape(-1))
+    return torch.from_numpy(np.packbits(np.concatenate(streams), bitorder="little"))
+
+
+def unpack(packed: Tensor, counts: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The inverse of `pack`: a 1-D uint8 tensor of codes for each (count, bits).
+
+    Raises:
+        ValueError: `packed` has another length than these counts need, or bits set after the last code.
+    """
+    if packed.dtype != torch.uint8 or packed.shape != (packed_bytes(counts),):
+        raise ValueError(f"packed codes must be {packed_bytes(counts)} bytes, got {packed.dtype} {tuple(packed.shape)}")
+    stream = np.unpackbits(packed.cpu().numpy(), bitorder="little")
+    parts, start = [], 0
+    for count, bits in counts:
+        rows = stream[start : start + count * bits].reshape(count, bits)
+        parts.append(torch.from_numpy(np.packbits(rows, axis=1, bitorder="little").reshape(-1)))
+        start += count * bits
+    if stream[start:].any():
+        raise ValueError("packed codes are followed by bits that are no code")
+    return parts
+
+
+def _width(bits: int) -> int:
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8:
+        raise ValueError(f"bits must be a whole number from 1 to 8, got {bits!r}")
+    return bits
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def digest(plan: Mapping, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a plan and of the names, dtypes, shapes and bytes of all tensors, in hexadecimal digits."""
+    sha = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(json.dumps([name, DTYPES[tensor.dtype], list(tensor.shape)]).encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """How many bytes a safetensors file of these tensors takes besides their own."""
+    file = safetensors.torch.save(dict(tensors), dict(metadata))
+    return len(file) - sum(tensor.nbytes for tensor in tensors.values())
+
+
+def read(path: Path, expected: Mapping[str, Spec]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that holds exactly the `expected` ones.
+
+    Names, dtypes and shapes are compared before anything is read; names from the file are used for nothing else.
+
+    Raises:
+        ValueError: it is no whole safetensors file, or tensors are missing, too many, or of another dtype or shape.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            _compare({name: file.get_slice(name) for name in file.keys()}, expected)  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in expected}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {first_line(error)}") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself.
+
+    Raises:
+        ValueError: it is no whole safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {first_line(error)}") from None
+
+
+def _compare(slices: Mapping[str, object], expected: Mapping[str, Spec]) -> None:
+    if missing := sorted(expected.keys() - slices.keys()):
+        raise ValueError(f"the file lacks {_some(missing)}, which this plan makes of this model")
+    if extra := sorted(slices.keys() - expected.keys()):
+        raise ValueError(f"the file holds {_some(extra)}, which this plan does not make of this model")
+    for name, (dtype, shape) in expected.items():
+        found, wanted = (slices[name].get_dtype(), tuple(slices[name].get_shape())), (DTYPES[dtype], tuple(shape))
+        if found != wanted:
+            raise ValueError(f"{name} must be {wanted[0]} of shape {wanted[1]}, the file has {found[0]} of {found[1]}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few names as one line: what comes from a file may be long and hold any character."""
+    shown = ", ".join(ascii(name[:100]) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more tensors"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as one short line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
