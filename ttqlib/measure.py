@@ -4,6 +4,8 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
 from math import prod
 
 import torch
@@ -11,9 +13,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .checkpoint import stored_sizes
 from .embeddings import TTMEmbedding
-from .layers import TTLinear
+from .fake_quantization import Float16
+from .layers import TTLayer, TTLinear
+from .packing import header_bytes
 from .shapes import whole_number
+
+SUMMED = ("parameters", "stored_bytes", "dense_bytes", "flops")
+HEADINGS = ("layer", "format", "parameters", "stored bytes", "dense float32 bytes", "ratio")
 
 
 def relative_error(reference: Tensor, approximation: Tensor) -> float:
@@ -143,3 +151,132 @@ def _storages(tree) -> dict[int, torch.UntypedStorage]:
     """The storages of all tensors in a nest of arguments, by the address of their C++ object: not all have data."""
     tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """What one module stores and computes."""
+
+    layer: str
+    format: str
+    parameters: int  # the numbers that it holds in memory
+    stored_bytes: int  # in the file
+    dense_bytes: int  # of the same layer, dense in float32
+    flops: int  # of its matrix products
+
+    @property
+    def ratio(self) -> float:
+        return self.dense_bytes / self.stored_bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """A row for each module that stores something, and one for the header of the file; a table where it is shown."""
+
+    rows: tuple[ReportRow, ...]
+    tokens: int
+
+    @property
+    def total(self) -> ReportRow:
+        """The sums of all rows: `stored_bytes` is the size of the file, `ratio` that of the whole model."""
+        return ReportRow("total", "", *(sum(getattr(row, name) for row in self.rows) for name in SUMMED))
+
+    def table(self) -> list[list[str]]:
+        """Headings, rows and the total, as text."""
+        headings = [*HEADINGS, f"FLOPs for {self.tokens} tokens"]
+        rows = [
+            [
+                row.layer,
+                row.format,
+                *(f"{getattr(row, name):,}" for name in SUMMED[:3]),
+                f"{row.ratio:.1f}×" if row.dense_bytes else "",
+                f"{row.flops:,}",
+            ]
+            for row in (*self.rows, self.total)
+        ]
+        return [headings, *rows]
+
+    def __str__(self) -> str:
+        table = self.table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if k < 2 else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths))
+            )
+            for row in table
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        headings, *rows = ([escape(cell) for cell in row] for row in self.table())
+        left = ' style="text-align: left"'
+
+        def line(row: list[str], tag: str) -> str:
+            return (
+                "<tr>"
+                + "".join(f"<{tag}{left if k < 2 else ''}>{cell}</{tag}>" for k, cell in enumerate(row))
+                + "</tr>"
+            )
+
+        body = "".join(line(row, "td") for row in rows[:-1])
+        return f"<table><thead>{line(headings, 'th')}</thead><tbody>{body}{line(rows[-1], 'th')}</tbody></table>"
+
+
+def report(model: nn.Module, tokens: int = 128) -> Report:
+    """What a model weighs on disk and computes in a forward pass over `tokens` tokens, module by module.
+
+    Stored bytes are those of the file that `save` writes, the rows sum to its size. FLOPs are those of `flops` in eval
+    mode, each token another word; attention itself, which has no weights, is not among them.
+
+    Raises:
+        ValueError: as `save`, for a compressed model with weights that cannot be stored.
+    """
+    whole_number("tokens", tokens)
+    modules = dict(model.named_modules())
+    sizes = stored_sizes(model) if hasattr(model, "ttq_config") else _plain_sizes(model)
+    header = sizes.pop("header")
+    rows = [_report_row(name, modules[name], size, tokens) for name, size in sizes.items()]
+    return Report((*rows, ReportRow("header", "safetensors", 0, header, 0, 0)), tokens)
+
+
+def _plain_sizes(model: nn.Module) -> dict[str, int]:
+    """What `stored_sizes` says of compressed models, for one that has no plan: a plain safetensors file."""
+    tensors = dict(model.named_parameters()) | {  # shared ones once
+        name: tensor for name, tensor in model.named_buffers() if name in model.state_dict()
+    }
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        module = name.rpartition(".")[0]
+        sizes[module] = sizes.get(module, 0) + tensor.nbytes
+    return {**sizes, "header": header_bytes(tensors, {"format": "pt"})}
+
+
+def _report_row(name: str, module: nn.Module, stored: int, tokens: int) -> ReportRow:
+    own = [parameter.numel() for path, parameter in module.named_parameters() if _is_own(path)]
+    if isinstance(module, TTLinear):
+        dense = module.in_features * module.out_features + (0 if module.bias is None else module.out_features)
+    elif isinstance(module, TTMEmbedding):
+        dense = module.num_embeddings * module.embedding_dim
+    else:
+        dense = sum(own)
+    counted = isinstance(module, nn.Linear | TTLinear | TTMEmbedding)
+    operations = flops(module, tokens, merged=True) if counted else 0
+    return ReportRow(name, _format_of(module), sum(own), stored, 4 * dense, operations)
+
+
+def _is_own(path: str) -> bool:
+    """Whether a parameter's path inside its module says that it is the module's own, be it under a quantizer."""
+    return "." not in path or (path.startswith("parametrizations.") and path.endswith(".original"))
+
+
+def _format_of(module: nn.Module) -> str:
+    """For example "TTLinear rank 12: core 2 bit, bias 8 bit"."""
+    words = type(module).__name__.removeprefix("Parametrized")
+    if isinstance(module, TTLayer):
+        words += f" rank {max(module.ranks)}"
+    bits = {}
+    for name, (quantizer, *_) in getattr(module, "parametrizations", {}).items():
+        bits[name.rstrip("0123456789")] = 16 if isinstance(quantizer, Float16) else quantizer.recipe.bits
+    return f"{words}: {', '.join(f'{name} {width} bit' for name, width in bits.items())}" if bits else words
