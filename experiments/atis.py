@@ -1,9 +1,13 @@
 """Trains a 2-layer transformer on intent and slots, dense or as tensor trains; writes data/results/atis.json.
 
     python experiments/atis.py                                # dense, seed 0, scored on validation
-    python experiments/atis.py --rank 12 --learning-rate 1e-3 --seeds 0 1 2
-    python experiments/atis.py --rank 12 --learning-rate 1e-3 --seeds 0 1 2 --test   # reads the test split, once chosen
-    torchrun --nproc_per_node 2 experiments/atis.py --rank 12                        # or accelerate launch
+    python experiments/atis.py --rank 12 --learning-rate 2e-3 --epochs 60 --seeds 0 1 2
+    python experiments/atis.py --rank 12 --learning-rate 2e-3 --epochs 60 --seeds 0 1 2 --test   # once it is chosen
+    python experiments/atis.py --rank 12 --bits 2 --rest 8 --float-learning-rate 2e-3 --float-epochs 60 --epochs 20
+    torchrun --nproc_per_node 2 experiments/atis.py --rank 12                                    # or accelerate launch
+
+With --bits or --rest a run takes the float run of its rank (and trains that first where it is missing), quantizes it,
+and goes on training; with --epochs 0 it is only quantized.
 
 Settings are chosen on validation: without --test the test split is not looked at. A run keeps its checkpoints in
 runs/atis/<settings>/seed-<n>; called again, it goes on from the last one, and a finished run is not trained again. Real
@@ -22,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 from results import RESULTS, record
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, Trainer, TrainingArguments, set_seed
+from transformers import BertConfig, TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
@@ -31,14 +35,20 @@ import ttqlib as ttq
 RUNS = RESULTS.parent.parent / "runs" / "atis"
 SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
 TT_SETTINGS = ("word_cores",)
+QUANTIZED_SETTINGS = ("rest", "activations", "float_learning_rate", "float_epochs")
 LAYERS, POSITIONS = 2, 64
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="atis", choices=["atis", "flights"])
     parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
     parser.add_argument("--word-cores", type=int, default=2, help="cores of the word embedding, with --rank")
+    parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
+    parser.add_argument("--rest", type=int, default=32, help="bits of heads, positions, norms and biases")
+    parser.add_argument("--activations", type=int, default=32, help="bits of what flows into linear layers")
+    parser.add_argument("--float-learning-rate", type=float, default=2e-4, help="of the run that is quantized")
+    parser.add_argument("--float-epochs", type=int, default=20, help="of the run that is quantized")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -49,21 +59,46 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     parser.add_argument("--test", action="store_true", help="score the test split too")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def is_quantized(options: argparse.Namespace) -> bool:
+    return min(options.bits, options.rest, options.activations) < 32
+
+
+def float_run(options: argparse.Namespace) -> argparse.Namespace:
+    """The options of the run that a quantized one starts from."""
+    start = {"learning_rate": options.float_learning_rate, "epochs": options.float_epochs}
+    return argparse.Namespace(**{**vars(options), **start, "bits": 32, "rest": 32, "activations": 32})
+
+
+def dense_run(options: argparse.Namespace) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(float_run(options)), "rank": None})
+
+
+def method(options: argparse.Namespace) -> str:
+    form = "dense" if options.rank is None else "tt"
+    if not is_quantized(options):
+        return form
+    return f"{form}-qat" if options.epochs else f"{form}-ptq"
 
 
 def settings(options: argparse.Namespace) -> dict[str, float]:
     """What a run is trained with."""
-    return {name: getattr(options, name) for name in SETTINGS + (() if options.rank is None else TT_SETTINGS)}
+    names = SETTINGS + (() if options.rank is None else TT_SETTINGS)
+    names += QUANTIZED_SETTINGS if is_quantized(options) else ()
+    return {name: getattr(options, name) for name in names}
 
 
-def run_name(options: argparse.Namespace) -> str:
-    """The name of a run's folder."""
+def run_folder(options: argparse.Namespace, seed: int) -> Path:
     form = "dense" if options.rank is None else f"tt{options.rank}"
-    return "-".join([options.task, form, *(f"{name}={value:g}" for name, value in settings(options).items())])
+    form += f"-{options.bits}bit" if is_quantized(options) else ""
+    name = "-".join([options.task, form, *(f"{name}={value:g}" for name, value in settings(options).items())])
+    return options.runs / name / f"seed-{seed}"
 
 
-def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> ttq.IntentSlotModel:
+def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> tuple[ttq.IntentSlotModel, ttq.TTQConfig]:
+    """A new model, its tensor trains still in float32, and its whole plan."""
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=options.hidden,
@@ -78,23 +113,38 @@ def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> ttq.I
         slots=list(slots),
     )
     model = ttq.IntentSlotModel(config)
-    return model if options.rank is None else ttq.compress_(model, plan(model, options), init="random")
+    recipes = plan(model, options)
+    return ttq.compress_(model, recipes.without_quantizers(), init="random"), recipes
 
 
 def plan(model: ttq.IntentSlotModel, options: argparse.Namespace) -> ttq.TTQConfig:
-    """One rank for all layers. Words get two cores instead of three by default: then fewer of them share a slice."""
+    """One rank and one number of bits for all layers.
+
+    Words get two cores instead of three by default: then fewer of them share a slice.
+    """
+    activations = None if options.activations == 32 else ttq.DynamicActivation(options.activations)
+    if options.rank is None:
+        dense = ttq.TTQConfig(rest=options.rest)
+        return dense if options.bits == 32 else ttq.plan(model, bits=options.bits, rest=options.rest)
     words, cores = model.get_input_embeddings(), options.word_cores
     modes = ttq.factorize(words.num_embeddings, cores), ttq.factorize(words.embedding_dim, cores)[::-1]
     rules = {"word_embeddings": ttq.TTM(options.rank, *modes), r"encoder\.": ttq.TT(options.rank)}
-    return ttq.plan(model, rules=rules)
+    quantize = None if options.bits == 32 else ttq.Binary() if options.bits == 1 else ttq.LSQ(options.bits)
+    return ttq.plan(model, rules=rules, quantize=quantize, activations=activations, rest=options.rest)
 
 
 def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
     """Train one seed, or go on where it stopped, and score it: {split: {metric: percent}}, bytes and seconds."""
-    folder = options.runs / run_name(options) / f"seed-{seed}"
+    folder = run_folder(options, seed)
+    start = run_folder(float_run(options), seed) / "weights.safetensors"
+    if is_quantized(options) and not start.exists():
+        train(float_run(options), seed, splits, tokenizer, intents, slots)
     encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
     set_seed(seed)
-    model = build(options, len(tokenizer), intents, slots)
+    model, recipes = build(options, len(tokenizer), intents, slots)
+    if is_quantized(options):
+        model.load_state_dict(load_file(start))
+        ttq.compress_(model, recipes)
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -112,19 +162,21 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         report_to="none",
     )
     collate = ttq.IntentSlotCollator(tokenizer)
-    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
+    trainer = ttq.QATTrainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
     trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
     finished = folder / "finished.json"
     if finished.exists():
         report = json.loads(finished.read_text())
         model.load_state_dict(load_file(folder / "weights.safetensors"))
     else:
-        start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        report = {"seconds": time.perf_counter() - start}
+        began = time.perf_counter()
+        if options.epochs:  # else the model is only quantized
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        report = {"seconds": time.perf_counter() - began}
     for split in ("validation", "test") if options.test else ("validation",):
         report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
     if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), folder / "weights.safetensors")
         finished.write_text(json.dumps(report))
     return report
@@ -143,10 +195,10 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def stored_bytes(model: ttq.IntentSlotModel) -> int:
-    """The size of the weights on disk."""
+    """The size of the model's folder on disk."""
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return (Path(folder) / "model.safetensors").stat().st_size
+        return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -162,28 +214,32 @@ def main() -> None:
     reports = [train(options, seed, splits, tokenizer, intents, slots) for seed in options.seeds]
     if options.no_record or int(os.environ.get("RANK", 0)):  # of several processes the first one writes
         return
-    dense = build(argparse.Namespace(**{**vars(options), "rank": None}), len(tokenizer), intents, slots)
-    recipes = None if options.rank is None else plan(dense, options).to_dict()
-    sizes = [stored_bytes(model) for model in (build(options, len(tokenizer), intents, slots), dense)]
+    model, recipes = build(options, len(tokenizer), intents, slots)
+    sizes = {"stored_bytes": stored_bytes(ttq.compress_(model, recipes))}
+    sizes["dense_bytes"] = stored_bytes(build(dense_run(options), len(tokenizer), intents, slots)[0])
     for split in ("validation", "test") if options.test else ("validation",):
         row = {
             "task": options.task,
             "split": split,
-            "method": "dense" if options.rank is None else "tt",
+            "method": method(options),
             "rank": options.rank,
-            "bits": 32,
+            "bits": options.bits,
             "seeds": options.seeds,
             "settings": settings(options),
             "metrics": {name: summary([report[split][name] for report in reports]) for name in reports[0][split]},
-            "stored_bytes": sizes[0],
-            "dense_bytes": sizes[1],
-            "ratio": round(sizes[1] / sizes[0], 2),
+            **sizes,
+            "ratio": round(sizes["dense_bytes"] / sizes["stored_bytes"], 2),
             "paper": None,
-            "plan": recipes,
+            "plan": recipes.to_dict(),
         }
         seconds = sum(report["seconds"] for report in reports)
         record("atis", row, seconds, data=options.task, data_sha256=fingerprint(splits))
-        print(run_name(options), split, row["metrics"], f"{row['ratio']}× fewer bytes, {seconds:.0f} s")
+        print(
+            run_folder(options, options.seeds[0]).parent.name,
+            split,
+            row["metrics"],
+            f"{row['ratio']}× fewer bytes, {seconds:.0f} s",
+        )
 
 
 def fingerprint(splits) -> str:

@@ -1,4 +1,4 @@
-"""Writes the table of README.md between its markers, from data/results/: `python experiments/readme.py`."""
+"""Writes the tables of README.md between its markers, from data/results/: `python experiments/readme.py`."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 
 def speed_table(rows: list[dict]) -> str:
     """Tensor-train layers beside dense ones, one line a size."""
+    rows = [row for row in rows if row["split"] == "forward + backward"]
     dense = {row["task"]: row for row in rows if row["method"] == "dense"}
     lines = [
         "| layer, forward and backward | TT-rank | fewer bytes | faster | memory of a step, dense → TT |",
@@ -28,6 +29,44 @@ def speed_table(rows: list[dict]) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
+def atis_table(rows: list[dict]) -> str:
+    """ATIS, scored on the test split."""
+    lines = [
+        "| ATIS, test split | TT-rank | bits: cores, rest | fewer bytes on disk | intent accuracy | slot F1 | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["split"] == "test":
+            intent, slots = (_mean(row["metrics"][name]) for name in ("intent_accuracy", "slot_f1"))
+            rest = row["settings"].get("rest", 32)
+            lines.append(
+                f"| {row['method']} | {row['rank'] or ''} | {row['bits']}, {rest} | {row['ratio']:.0f}× "
+                f"| {intent} | {slots} | {len(row['seeds'])} |"
+            )
+    return "\n".join([*lines, "", ""])
+
+
+def _mean(metric: dict[str, float]) -> str:
+    spread = "" if metric["sd"] is None else f" ± {metric['sd']:.1f}"
+    return f"{metric['mean']:.1f}{spread} %"
+
+
+def training_table(rows: list[dict]) -> str:
+    """A whole training step, tensor trains beside the dense model, measured in turns."""
+    rows = [row for row in rows if row["split"] == "training step"]
+    lines = ["| training step on ATIS, 768 wide | bits of cores | faster than dense | most memory beside the weights |"]
+    lines += ["|---|---|---|---|"]
+    for row in rows:
+        speedup, peak = row["metrics"]["speedup"], row["metrics"]["peak_bytes"]["mean"] / 2**20
+        spread = "" if row["method"] == "dense" else f" ± {speedup['sd']:.1f}"
+        lines.append(f"| {row['method']} | {row['bits']} | {speedup['mean']:.1f}×{spread} | {peak:.0f} MiB |")
+    return "\n".join([*lines, "", ""])
+
+
+def tables() -> str:
+    return atis_table(load("atis")) + training_table(load("speed")) + speed_table(load("speed"))
+
+
 def with_table(readme: str, table: str) -> str:
     """`readme` with the text between the markers replaced by `table`."""
     before, rest = readme.split(BEGIN)
@@ -35,4 +74,4 @@ def with_table(readme: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), speed_table(load("speed"))))
+    README.write_text(with_table(README.read_text(), tables()))

@@ -1,4 +1,4 @@
-"""How fast tensor-train layers are beside dense ones, forward and backward; writes data/results/speed.json.
+"""How fast tensor-train layers and models are beside dense ones in training; writes data/results/speed.json.
 
     python experiments/speed.py            # measures what is missing, about a minute
     python experiments/speed.py --force    # measures everything again
@@ -11,7 +11,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import cycle
 
+import atis
 import torch
 from results import find, load, record
 from torch import nn
@@ -24,9 +26,15 @@ ROWS = (32, 32)  # sentences, tokens
 RANK = 30
 VOCABULARY = (10_000, 30_522, 100_000, 300_000)
 HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
+ATIS_RANK, BATCH, BATCHES = 12, 32, 40
 
 
-def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callable, int]:
+# What a contender is made of: its rank and the bits of its cores.
+Form = tuple[int | None, int]
+DENSE: Form = (None, 32)
+
+
+def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
     inputs, outputs = sizes
     layers = {"dense": nn.Linear(inputs, outputs), "tt": ttq.TTLinear(inputs, outputs, RANK)}
     x, gradient = torch.randn(*ROWS, inputs, requires_grad=True), torch.randn(*ROWS, outputs)
@@ -35,21 +43,46 @@ def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callabl
         x.grad = None  # inside a network the gradient of an input is handed on, never added up
         layer(x).backward(gradient)
 
-    return layers, backward, RANK
+    return layers, backward, {"dense": DENSE, "tt": (RANK, 32)}
 
 
-def embedding_layers(vocabulary: int) -> tuple[dict[str, nn.Module], Callable, int]:
+def embedding_layers(vocabulary: int) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
     layers = {
         "dense": nn.Embedding(vocabulary, HIDDEN),
         "tt": ttq.TTMEmbedding(vocabulary, HIDDEN, EMBEDDING_RANK),
     }
     ids, gradient = torch.randint(0, vocabulary, (IDS,)), torch.randn(IDS, HIDDEN)
-    return layers, lambda layer: layer(ids).backward(gradient), EMBEDDING_RANK
+    return layers, lambda layer: layer(ids).backward(gradient), {"dense": DENSE, "tt": (EMBEDDING_RANK, 32)}
+
+
+def training_step(task: str) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
+    """Forward, backward and AdamW on the model of experiments/atis.py, over the same batches of `task` in turn."""
+    train = ttq.load_task(task)["train"]
+    tokenizer = ttq.word_tokenizer(train["tokens"])
+    names = ttq.label_names(train, "intent"), ttq.label_names(train, "slots")
+    collate, rows = ttq.IntentSlotCollator(tokenizer), ttq.encode(train, tokenizer, *names, atis.POSITIONS)
+    by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["input_ids"]))  # batches of like lengths, as there
+    starts = range(0, len(rows) - BATCH, len(rows) // BATCHES)
+    batches = [collate([rows[n] for n in by_length[start : start + BATCH]]) for start in starts]
+    forms = {"dense": DENSE, "tt": (ATIS_RANK, 32), "tt-qat": (ATIS_RANK, 4)}
+    layers, turn = {}, {}
+    for name, (rank, bits) in forms.items():
+        options = argparse.Namespace(**{**vars(atis.parse([])), "rank": rank, "bits": bits})
+        layers[name] = model = ttq.compress_(*atis.build(options, len(tokenizer), *names)).train()
+        turn[model] = cycle(batches), torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step(model):
+        own_batches, optimizer = turn[model]
+        model(**next(own_batches)).loss.backward()
+        optimizer.step()
+
+    return layers, step, forms
 
 
 TASKS = {
     **{f"linear {n}→{m}": (linear_layers, (n, m)) for n, m in LINEAR},
     **{f"embedding {size}×{HIDDEN}": (embedding_layers, size) for size in VOCABULARY},
+    "atis": (training_step, "atis"),
 }
 
 
@@ -58,7 +91,7 @@ def measure(build: Callable, argument) -> dict[str, dict]:
     figures: dict[str, dict[str, list]] = {}
     for seed in SEEDS:
         torch.manual_seed(seed)
-        layers, backward, rank = build(argument)
+        layers, backward, forms = build(argument)
 
         def step(layer, backward=backward):
             layer.zero_grad()  # to None, as optimizers do: what is timed includes making the gradients
@@ -74,8 +107,8 @@ def measure(build: Callable, argument) -> dict[str, dict]:
     sizes = {name: ttq.parameter_bytes(layer) for name, layer in layers.items()}
     return {
         name: {
-            "rank": None if name == "dense" else rank,
-            "bits": 32,
+            "rank": forms[name][0],
+            "bits": forms[name][1],
             "seeds": list(SEEDS),
             "metrics": {key: summary(values) for key, values in figure.items()},
             "stored_bytes": sizes[name],
@@ -102,8 +135,9 @@ def main() -> None:
     force = parser.parse_args().force
     rows = load("speed")
     for task, (build, argument) in TASKS.items():
-        key = {"task": task, "split": "forward + backward", "bits": 32, "settings": None}
-        if not force and find(rows, **key, method="dense", rank=None):
+        split = "training step" if build is training_step else "forward + backward"
+        key = {"task": task, "split": split, "settings": None}
+        if not force and find(rows, **key, method="dense", rank=None, bits=32):
             print(f"{task}: there already")
             continue
         start = time.perf_counter()
