@@ -119,6 +119,62 @@ WRONG = {
 }
 
 
+def affine(x, bits):
+    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+    step = (high - low) / (2**bits - 1)
+    zero_point = (-low / step).round()
+    return (((x / step).round() + zero_point).clamp(0, 2**bits - 1) - zero_point) * step
+
+
+def gradient_of_step(x, step, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    u = x / step
+    return torch.where(u < low, low, torch.where(u > high, high, u.round() - u))
+
+
+def searched_step(x, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    steps = x.abs().max() / high * torch.logspace(-2, 0, 200)
+    return min(steps, key=lambda step: float(((x / step).clamp(low, high).round() * step - x).square().sum()))
+
+
+def closest_ternary(w):
+    candidates = [torch.zeros_like(w)]
+    for threshold in w.abs():
+        kept = w.abs() >= threshold
+        candidates.append(w[kept].abs().mean() * w.sign() * kept)
+    return min(candidates, key=lambda candidate: float((candidate - w).square().sum()))
+
+
+RIGHT |= {"affine_quantize": affine, "step_gradient": gradient_of_step}
+RIGHT |= {"best_step": searched_step, "best_ternary": closest_ternary}
+WRONG |= {
+    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, "tensor").fit(x)(x),
+    ("affine_quantize", "range without 0"): lambda x, bits: (
+        ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() * (x.max() - x.min()) / (2**bits - 1) + x.min()
+    ),
+    ("affine_quantize", "one level too many"): lambda x, bits: affine(x, bits) * 2**bits / (2**bits - 1),
+    ("affine_quantize", "codes"): lambda x, bits: affine(x, bits).round(),
+    ("step_gradient", "true derivative"): lambda x, step, bits: (
+        (x / step).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round()
+    ),
+    ("step_gradient", "clipping forgotten"): lambda x, step, bits: (x / step).round() - x / step,
+    ("step_gradient", "sign"): lambda x, step, bits: -gradient_of_step(x, step, bits),
+    ("step_gradient", "summed"): lambda x, step, bits: gradient_of_step(x, step, bits).sum(),
+    ("best_step", "max-abs"): lambda x, bits: x.abs().max() / (2 ** (bits - 1) - 1),
+    ("best_step", "three sigma"): lambda x, bits: 3 * x.std() / 2 ** (bits - 1),
+    ("best_step", "grid in absolute units"): lambda x, bits: searched_step(x / x.std(), bits),
+    ("best_step", "negative"): lambda x, bits: -searched_step(x, bits),
+    ("best_step", "no number"): lambda x, bits: x,
+    ("best_step", "infinite"): lambda x, bits: float("inf"),
+    ("best_ternary", "the rule of thumb"): lambda w: ttq.Ternary().fit(w)(w),
+    ("best_ternary", "binary"): lambda w: ttq.Binary().fit(w)(w),
+    ("best_ternary", "NaN on zeros"): lambda w: closest_ternary(w) / (w.abs().sum() > 0),
+    ("best_ternary", "not rounded"): lambda w: w,
+    ("best_ternary", "a scalar"): lambda w: w.abs().mean(),
+    ("best_ternary", "signs lost"): lambda w: closest_ternary(w).abs(),
+}
+
 RIGHT |= {"stored_bytes": stored_bytes, "mean_pool": mean_pool}
 WRONG |= {
     ("stored_bytes", "no step sizes"): lambda shapes, bits: stored_bytes(shapes, bits) - 4 * len(shapes),
@@ -135,6 +191,65 @@ WRONG |= {
     ("mean_pool", "the first token"): lambda states, mask: states[:, 0],
     ("mean_pool", "over sentences"): lambda states, mask: (states * mask[..., None]).sum(dim=(0, 1)) / mask.sum(),
 }
+
+
+def product_error(errors):
+    return (1 - prod(1 - error**2 for error in errors)) ** 0.5
+
+
+def pareto(points):
+    front = []
+    for stored, error in sorted(set(points)):
+        if all(error < other for _, other in front):
+            front.append((stored, error))
+    return front
+
+
+def pack_bits(codes, bits):
+    stream = "".join(f"{code:0{bits}b}"[::-1] for code in codes)
+    stream += "0" * (-len(stream) % 8)
+    return bytes(int(stream[k : k + 8][::-1], 2) for k in range(0, len(stream), 8))
+
+
+RIGHT |= {"product_error": product_error, "pareto": pareto, "pack_bits": pack_bits}
+WRONG |= {
+    ("product_error", "in quadrature"): lambda errors: sum(e**2 for e in errors) ** 0.5,
+    ("product_error", "errors that are uncorrelated"): lambda errors: (prod(1 + e**2 for e in errors) - 1) ** 0.5,
+    ("product_error", "the worst case"): lambda errors: prod(1 + e for e in errors) - 1,
+    ("product_error", "not squared"): lambda errors: 1 - prod(1 - e for e in errors),
+    ("product_error", "no root"): lambda errors: product_error(errors) ** 2,
+    ("product_error", "the largest"): max,
+    ("pareto", "all of them"): sorted,
+    ("pareto", "sorted by bytes alone"): lambda points: pareto_unsorted(sorted(points, key=lambda p: p[0])),
+    ("pareto", "as they come"): lambda points: pareto_unsorted(points),
+    ("pareto", "the smallest error"): lambda points: [min(points, key=lambda p: p[1])],
+    ("pareto", "the larger first"): lambda points: pareto(points)[::-1],
+    ("pareto", "equal errors stay"): lambda points: [
+        p for p in sorted(set(points)) if not any(q[0] < p[0] and q[1] < p[1] for q in points)
+    ],
+    ("pareto", "numbers"): lambda points: [1, 2],
+    ("pack_bits", "highest bit first"): lambda codes, bits: pack_bits([flip(code, bits) for code in codes], bits),
+    ("pack_bits", "last code first"): lambda codes, bits: pack_bits(codes[::-1], bits),
+    ("pack_bits", "a byte each"): lambda codes, bits: bytes(codes),
+    ("pack_bits", "bytes reversed"): lambda codes, bits: pack_bits(codes, bits)[::-1],
+    ("pack_bits", "a byte too many"): lambda codes, bits: pack_bits(codes, bits) + b"\0",
+    ("pack_bits", "a list"): lambda codes, bits: list(pack_bits(codes, bits)),
+    ("pack_bits", "no code across two bytes"): lambda codes, bits: b"".join(
+        pack_bits(codes[k : k + 8 // bits], bits) for k in range(0, len(codes), 8 // bits)
+    ),
+}
+
+
+def pareto_unsorted(points):
+    front = []
+    for stored, error in points:
+        if not front or error < front[-1][1]:
+            front.append((stored, error))
+    return front
+
+
+def flip(code, bits):
+    return int(f"{code:0{bits}b}"[::-1], 2)
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -204,3 +204,52 @@ def test_the_layer_explorer_shows_what_the_plain_function_gives():
             pictures.add(bytes(explorer.picture.value))
     assert len(pictures) == len(RANKS) * len(BITS)
     assert all(control.description and not control.continuous_update for control in explorer.controls.values())
+
+
+WEIGHTS = {"bell": torch.randn(40, 50, generator=torch.Generator().manual_seed(0))}
+WEIGHTS["outlier"] = WEIGHTS["bell"].clone().index_put((torch.tensor(3), torch.tensor(4)), torch.tensor(50.0))
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("step", [0.01, 0.3, 1.0, 40.0])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_step_point_splits_the_error_of_the_quantizer(name, step, bits):
+    weight, low, high = WEIGHTS[name], -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    point = ttq.explore.step_point(weight, step, bits)
+    rounded = ttq.LSQ(bits).with_step(step)(weight).detach()
+    assert point.relative_error == pytest.approx(ttq.relative_error(weight, rounded), rel=1e-4)
+    assert point.zeros == pytest.approx(float((rounded == 0).float().mean()))
+    beyond = [x for x in weight.flatten().tolist() if not low * step <= x <= high * step]
+    lost = sum((x - max(low * step, min(x, high * step))) ** 2 for x in beyond)
+    assert point.clipped == pytest.approx(len(beyond) / weight.numel())
+    assert point.clipping == pytest.approx(lost / float(weight.square().sum()), rel=1e-4)
+    assert point.rounding <= (step / 2) ** 2 * weight.numel() / float(weight.square().sum())
+    assert f"{point.rounding:.2%}" in str(point) and f"{point.clipping:.2%}" in str(point)
+
+
+def test_a_step_point_refuses_what_is_no_step():
+    for step in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="step must be positive, got"):
+            ttq.explore.step_point(WEIGHTS["bell"], step, 4)
+    with pytest.raises(ValueError, match="bits must be a whole number from 2 to 8, got 1"):
+        ttq.explore.step_point(WEIGHTS["bell"], 1.0, 1)
+
+
+def test_the_explorer_of_steps_shows_what_the_plain_function_gives():
+    explorer, pictures = ttq.explore.steps(WEIGHTS, bits=(2, 4)), set()
+    sizes = [size for _, size in explorer.controls["step"].options]
+    assert sizes[0] == 1 / 64 and sizes[-1] == 4 and 1.0 in sizes
+    for name, weight in WEIGHTS.items():
+        for bits in (2, 4):
+            settings = [("slider", size, size * weight.std().item()) for size in (sizes[0], 1.0, sizes[-1])]
+            found = {init: ttq.LSQ(bits, init=init).fit(weight).step.item() for init in ("max", "mse")}
+            settings += [("max-abs", 1.0, found["max"]), ("best", 1.0, found["mse"])]
+            for rule, size, step in settings:
+                for control, value in {"weight": name, "bits": bits, "rule": rule, "step": size}.items():
+                    explorer.controls[control].value = value
+                assert explorer.readout.value == str(ttq.explore.step_point(weight, step, bits))
+                pictures.add(bytes(explorer.picture.value))
+    assert len(pictures) > 2 * 2 * 4  # two grids may look alike if all levels but 0 lie outside the picture
+    sliders = [explorer.controls[name] for name in ("bits", "step")]
+    assert not any(slider.continuous_update for slider in sliders)
+    assert all(control.description for control in explorer.controls.values())

@@ -114,3 +114,54 @@ def test_a_pipeline_has_a_box_a_step_and_an_arrow_between_neighbours():
     assert boxes == ["model", "plan", "pack"]
     arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
     assert [(arrow.xyann[0], arrow.xy[0]) for arrow in arrows] == [(0, 1), (1, 2)]
+
+
+def test_a_quantized_histogram_shows_levels_clipping_and_errors():
+    weights = torch.tensor([-3.0, -1.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0])
+    axes, beside = ttq.plots.quantized_histogram(weights, 0.5, 2, {"rounding": 0.02, "clipping": 0.3}).axes
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [-1.0, -0.5, 0.0, 0.5]
+    (histogram, left, right) = axes.patches
+    shares, edges, _ = histogram.get_data()
+    assert sum(shares) == pytest.approx(1) and max(shares) == pytest.approx(3 / 8)
+    reach = edges[-1]
+    assert 3 < reach == -edges[0]
+    assert [(span.get_x(), span.get_x() + span.get_width()) for span in (left, right)] == [
+        (pytest.approx(-reach), -1.0),
+        (0.5, pytest.approx(reach)),
+    ]
+    assert all(span.get_hatch() for span in (left, right))
+    assert [bar.get_height() for bar in beside.patches] == [0.02, 0.3]
+    assert [text.get_text() for text in beside.texts] == ["2.00%", "30.00%"]
+
+
+def test_a_grid_wider_than_the_weights_clips_nothing_in_the_picture():
+    weights = torch.linspace(-1, 1, 50)
+    axes, _ = ttq.plots.quantized_histogram(weights, 2.0, 3, {"rounding": 1.0, "clipping": 0.0}).axes
+    assert [span.get_width() for span in axes.patches[1:]] == [0, 0]
+    assert axes.get_xlim()[1] == pytest.approx(1.05)
+
+
+def test_a_heat_map_carries_its_numbers_and_lines_of_equal_height():
+    table, heights = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], [[1, 10, 100], [10, 100, 1000]]
+    figure = ttq.plots.heat_map(table, ("rank", (4, 8)), ("bits", (1, 2, 3)), heights, {10: "10 B", 100: "100 B"})
+    axes = figure.axes[0]
+    shown = texts(figure).split()
+    assert all(f"{value:.0%}" in shown for line in table for value in line)
+    assert axes.images[0].get_array().tolist() == table
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "8"]
+    (contours,) = [c for c in axes.collections if hasattr(c, "levels")]
+    ends = [path.vertices[[0, -1]].tolist() for path in contours.get_paths()]
+    assert [sorted(map(tuple, end)) for end in ends] == [[(0, 1), (1, 0)], [(1, 1), (2, 0)]]  # through equal heights
+    assert {"10", "100"} <= set(shown)
+
+
+def test_a_trade_off_shows_its_points_its_front_and_the_choice():
+    clouds, front = {"trains": [(1, 0.9), (2, 0.5)], "dense": [(4, 0.1)]}, [(1, 0.9), (2, 0.5)]
+    (axes,) = ttq.plots.trade_off(clouds, front, (2, 0.5), "kB", "relative error").axes
+    assert [c.get_offsets().tolist() for c in axes.collections] == [[list(p) for p in c] for c in clouds.values()]
+    line, ring = axes.get_lines()
+    assert [*zip(line.get_xdata(), line.get_ydata())] == front
+    assert ([*ring.get_xdata()], [*ring.get_ydata()]) == ([2], [0.5])
+    assert len({tuple(c.get_paths()[0].vertices.shape) for c in axes.collections}) == 2  # told apart without colour
+    assert axes.get_xscale() == "log" and (axes.get_xlabel(), axes.get_ylabel()) == ("kB", "relative error")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -144,6 +145,84 @@ def pipeline(steps: Mapping[str, str]) -> Figure:
         axes.annotate("", (k + 1, 0), (k, 0), arrowprops={"color": "black", **ends})
     axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-1.5, 0.5))
     axes.axis("off")
+    return figure
+
+
+def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping[str, float]) -> Figure:
+    """How the entries of `weights` are spread, the 2^bits levels over them, and beside it what the grid loses.
+
+    Whatever lies beyond the lowest and the highest level is hatched: it is clipped. `errors` are shares of Σx². Of
+    very long tails only six standard deviations to either side are shown.
+    """
+    figure, (axes, beside) = plt.subplots(1, 2, figsize=(7.6, 3.2), width_ratios=(4, 1), layout="constrained")
+    plt.close(figure)
+    weights = weights.detach().flatten().float()
+    reach = 1.05 * min(float(weights.abs().max()), 6 * float(weights.std()))
+    levels = [step * level for level in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
+    shares = weights.histc(121, -reach, reach) / weights.numel()  # of large weights a hundred times faster than hist
+    axes.stairs(shares, torch.linspace(-reach, reach, 122), fill=True, color="lightsteelblue")
+    for left, right in ((-reach, min(max(levels[0], -reach), reach)), (min(levels[-1], reach), reach)):
+        axes.axvspan(left, right, facecolor="none", edgecolor="grey", hatch="//", linewidth=0)
+    for level in levels:
+        axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
+    axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
+    drawn = beside.bar(list(errors), list(errors.values()), color="lightsteelblue", edgecolor="black")
+    for bar, hatch in zip(drawn, cycle(("", "//"))):
+        bar.set_hatch(hatch)
+    beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
+    beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")
+    return figure
+
+
+def heat_map(
+    table: Sequence[Sequence[float]],
+    rows: tuple[str, Sequence],
+    columns: tuple[str, Sequence],
+    heights: Sequence[Sequence[float]],
+    levels: Mapping[float, str],
+) -> Figure:
+    """A table of errors as shades with its numbers, and lines of equal height over it: equal bytes, say.
+
+    `rows` and `columns` are an axis label and the ticks. `heights`, of the shape of `table`, are drawn as a contour
+    line at each of the `levels`, interpolated on a logarithmic scale and labelled with its text.
+    """
+    figure, axes = _figure(0.75 * len(columns[1]) + 1.6, 0.42 * len(rows[1]) + 1.2)
+    image = axes.imshow(table, cmap="Blues", vmin=0, vmax=2, aspect="auto", origin="lower")  # pale: numbers lie on it
+    for y, line in enumerate(table):
+        for x, value in enumerate(line):
+            axes.text(x, y, f"{value:.0%}", ha="center", va="center")
+    logs = torch.tensor(heights, dtype=torch.float64).log().numpy()
+    texts = {float(torch.tensor(level, dtype=torch.float64).log()): text for level, text in sorted(levels.items())}
+    contours = axes.contour(logs, levels=list(texts), colors="tab:orange", linewidths=2, linestyles="--")
+    for path, text in zip(contours.get_paths(), texts.values(), strict=True):
+        if len(path.vertices):  # the label stands beside the right end of its line: numbers fill the cells
+            x, y = max(map(tuple, path.vertices))
+            axes.annotate(text, (x, y), (len(columns[1]) - 0.4, y), va="center", annotation_clip=False)
+    axes.set(xlabel=columns[0], ylabel=rows[0])
+    axes.set_xticks(range(len(columns[1])), columns[1])
+    axes.set_yticks(range(len(rows[1])), rows[1])
+    figure.colorbar(image, ax=axes, label="relative error", boundaries=[k / 100 for k in range(101)], ticks=[0, 0.5, 1])
+    return figure
+
+
+def trade_off(
+    clouds: Mapping[str, Sequence[tuple[float, float]]],
+    front: Sequence[tuple[float, float]],
+    chosen: tuple[float, float],
+    x_label: str,
+    y_label: str,
+) -> Figure:
+    """Points (cost, error) under their labels, the front of those that no other beats, and a ring around one."""
+    figure, axes = _figure(6.4, 3.8)
+    for (label, points), (marker, fill) in zip(clouds.items(), cycle((("o", "lightsteelblue"), ("s", "none")))):
+        axes.scatter(*zip(*points), marker=marker, facecolors=fill, edgecolors="black", s=26, label=label, zorder=2)
+    axes.plot(*zip(*front), color="tab:orange", linestyle="--", linewidth=2, label="front of the trains", zorder=1)
+    axes.plot(*chosen, "o", markersize=15, color="black", fillstyle="none", markeredgewidth=2, label="chosen")
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", markerscale=0.6)
     return figure
 
 

@@ -5,19 +5,29 @@ What a control changes is computed by a plain function, usable and tested withou
 
 from .contraction import contraction_orders, orders
 from .explorer import Explorer
-from .quantization import StoredPoint, rank_and_bits, stored_point
+from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
+from .quantization import StepPoint, StoredPoint, rank_and_bits, step_point, steps, stored_point
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [
     "Explorer",
     "FormatPoint",
+    "RoundedPoint",
+    "StepPoint",
     "StoredPoint",
     "TTPoint",
     "contraction_orders",
+    "dense_points",
     "formats",
     "matrix_formats",
     "orders",
+    "pareto",
+    "pareto_figure",
+    "pareto_front",
     "rank_and_bits",
+    "rank_bit_points",
+    "step_point",
+    "steps",
     "stored_point",
     "tt",
     "tt_point",

@@ -1,6 +1,6 @@
 """Bits: what rounding does to the weight of a layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ipywidgets as widgets
@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .. import plots
+from ..fake_quantization import check_bits, clip_range
 from ..layers import TTLinear
 from ..measure import relative_error
+from ..quantizers import LSQ
 from ..tensor_train import tt_to_tensor
 from .explorer import Explorer
 
@@ -58,5 +60,68 @@ def rank_and_bits(
     def draw(rank: int, bits: int) -> tuple[Figure, str]:
         point = stored_point(layer, rank, bits, rounded)
         return plots.bars(point.errors, "relative error"), str(point)
+
+    return Explorer(controls, draw)
+
+
+@dataclass(frozen=True)
+class StepPoint:
+    """A weight at one step size: its squared error in two parts, both as shares of Σx²."""
+
+    step: float
+    rounding: float  # from the entries inside the range that the levels span
+    clipping: float  # from those beyond it
+    zeros: float  # the share of the entries that become 0
+    clipped: float  # the share of the entries beyond the range
+
+    @property
+    def relative_error(self) -> float:
+        """‖x − Q(x)‖ / ‖x‖."""
+        return (self.rounding + self.clipping) ** 0.5
+
+    def __str__(self) -> str:
+        shares = f"rounding {self.rounding:.2%} + clipping {self.clipping:.2%} of the squares"
+        counts = f"{self.zeros:.1%} became 0, {self.clipped:.2%} clipped"
+        return f"δ = {self.step:.4g} | {shares}, relative error {self.relative_error:.1%} | {counts}"
+
+
+def step_point(weight: Tensor, step: float, bits: int) -> StepPoint:
+    """Q(x, δ, b) of `LSQ` applied to `weight`: what δ loses by rounding, and what by clipping."""
+    check_bits(bits)
+    if not step > 0:
+        raise ValueError(f"step must be positive, got {step}")
+    x, (lowest, highest) = weight.detach(), clip_range(bits)
+    levels = (x / step).round().clamp(lowest, highest)
+    squares, inside = (levels * step - x).square(), (x >= lowest * step) & (x <= highest * step)
+    total, beyond = squares.sum(), (squares * ~inside).sum()
+    norm = x.square().sum()
+    zeros, clipped = ((levels == 0).float().mean(), (~inside).float().mean())
+    return StepPoint(float(step), *map(float, ((total - beyond) / norm, beyond / norm, zeros, clipped)))
+
+
+def steps(weights: Mapping[str, Tensor], bits: Sequence[int] = (2, 3, 4, 5, 6, 8), step: float = 1.0) -> Explorer:
+    """Drag the bits and the step size of a weight, or have δ chosen: max-abs, or the least squared error.
+
+    `step` is where the slider stands first, in standard deviations σ of the weight: a power of 2^¼ from 1/64 to 4.
+    """
+    sizes = [2 ** (k / 4) for k in range(-24, 9)]
+    rules = {"slider": None, "max-abs": "max", "best": "mse"}
+    controls = {
+        "bits": widgets.SelectionSlider(options=list(bits), description="bits", continuous_update=False),
+        "step": widgets.SelectionSlider(
+            options=[(f"{size:.3g} σ", size) for size in sizes], value=step, description="δ", continuous_update=False
+        ),
+        "rule": widgets.ToggleButtons(options=list(rules), description="δ by"),
+        "weight": widgets.Dropdown(options=list(weights), description="weight"),
+    }
+
+    def draw(bits: int, step: float, rule: str, weight: str) -> tuple[Figure, str]:
+        x = weights[weight].detach()
+        step *= x.std().item()
+        if rules[rule]:
+            step = LSQ(bits, init=rules[rule]).fit(x).step.item()
+        point = step_point(x, step, bits)
+        figure = plots.quantized_histogram(x, step, bits, {"rounding": point.rounding, "clipping": point.clipping})
+        return figure, str(point)
 
     return Explorer(controls, draw)

@@ -1,0 +1,51 @@
+"""The checks behind the exercises: each takes the reader's function, tries it on random inputs and says what is wrong.
+
+A failed check is one plain line, without a traceback. Checks test what the result must satisfy, so any correct way to
+write the function passes. One file a subject.
+"""
+
+from .models import mean_pool
+from .quantization import (
+    affine_quantize,
+    best_step,
+    best_ternary,
+    pack_bits,
+    pareto,
+    product_error,
+    step_gradient,
+    stored_bytes,
+)
+from .trains import (
+    core_gradient,
+    core_scale,
+    digits,
+    embedding_row,
+    interleave,
+    tt_add,
+    tt_entry,
+    tt_forward,
+    tt_storage,
+)
+from .verdict import CheckFailed
+
+__all__ = [
+    "CheckFailed",
+    "affine_quantize",
+    "best_step",
+    "best_ternary",
+    "core_gradient",
+    "core_scale",
+    "digits",
+    "embedding_row",
+    "interleave",
+    "mean_pool",
+    "pack_bits",
+    "pareto",
+    "product_error",
+    "step_gradient",
+    "stored_bytes",
+    "tt_add",
+    "tt_entry",
+    "tt_forward",
+    "tt_storage",
+]

@@ -1,0 +1,70 @@
+"""What every check is made of: calling the reader's function, and one plain line that says what is wrong."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..shapes import clip_ranks
+
+
+class CheckFailed(AssertionError):
+    """An exercise is not solved yet; the message says what was expected and what came."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython shows these lines instead of a traceback
+        return [f"CheckFailed: {self}"]
+
+
+def random_cores(modes: Sequence[int], rank: int, seed: int = 0) -> list[Tensor]:
+    generator, ranks = torch.Generator().manual_seed(seed), clip_ranks(modes, rank)
+    shapes = zip(ranks, modes, ranks[1:], strict=False)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def call(function: Callable, *arguments):
+    try:
+        return function(*arguments)
+    except NotImplementedError:
+        problem = "not written yet"
+    except Exception as error:
+        problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
+    fail(function, problem)
+
+
+def as_cores(function: Callable, cores, modes: Sequence[int]) -> list[Tensor]:
+    """`cores` if they are a list of chained cores with these modes; else the check fails."""
+    shapes = [tuple(getattr(core, "shape", ())) for core in cores] if isinstance(cores, Sequence) else []
+    chained = len(shapes) == len(modes) and all(len(s) == 3 and s[1] == m for s, m in zip(shapes, modes, strict=True))
+    if chained:
+        bonds = [1, *(s[2] for s in shapes)]
+        chained = bonds[-1] == 1 and all(s[0] == left for s, left in zip(shapes, bonds, strict=False))
+    if not chained:
+        fail(function, f"expected cores (r, n, r') that fit together, with modes {tuple(modes)}; got shapes {shapes}")
+    return list(cores)
+
+
+def close(function: Callable, got, expected: Tensor, where: str) -> None:
+    try:
+        got = torch.as_tensor(got, dtype=expected.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        fail(function, f"{where} expected a tensor of shape {tuple(expected.shape)}, got {type(got).__name__}")
+    if got.shape != expected.shape:
+        fail(function, f"{where} expected shape {tuple(expected.shape)}, got {tuple(got.shape)}")
+    if not torch.allclose(got, expected, rtol=1e-5, atol=1e-7):
+        fail(function, f"{where} the values are off by up to {float((got - expected).abs().max()):.3g}")
+
+
+def fail(function: Callable, problem: str):
+    raise CheckFailed(f"{getattr(function, '__name__', 'your function')}: {problem}") from None
+
+
+def passed(function: Callable) -> None:
+    print(f"{function.__name__}: correct")
+
+
+def listed(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def by(modes: Sequence[int]) -> str:
+    return " × ".join(map(str, modes))
