@@ -28,8 +28,8 @@ SMALL = [
 ]
 
 
-def start(runs: Path) -> subprocess.Popen:
-    command = [sys.executable, "experiments/atis.py", *SMALL, "--save-steps", "20", "--runs", str(runs)]
+def start(runs: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "experiments/atis.py", *SMALL, "--save-steps", "20", "--runs", str(runs), *more]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
 
@@ -61,6 +61,20 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     weights, report = finish(tmp_path)
     again, same = finish(tmp_path)
     assert same == report and all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_quantized_run_starts_from_the_float_run_of_its_rank(tmp_path):
+    assert start(tmp_path).wait(timeout=300) == 0  # leaves the float run there
+    floats = load_file(next(tmp_path.glob("flights-tt4-learning*/seed-0/weights.safetensors")))
+    quantized = ["--bits", "4", "--rest", "8", "--epochs", "0", "--float-epochs", "1", "--float-learning-rate", "2e-3"]
+    assert start(tmp_path, *quantized).wait(timeout=300) == 0
+    (folder,) = tmp_path.glob("flights-tt4-4bit-*/seed-0")
+    weights, latent = load_file(folder / "weights.safetensors"), ".parametrizations.core0.original"
+    core = "bert.encoder.layer.0.output.dense"
+    assert torch.equal(weights[core + latent], floats[core + ".core0"])  # zero epochs: quantized, and not trained
+    assert "slot_head.parametrizations.weight.0.scale" in weights
+    assert json.loads((folder / "finished.json").read_text())["validation"]["intent_accuracy"] > 30
+    assert len(list(tmp_path.iterdir())) == 2  # the float run was found, not trained again
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
