@@ -104,6 +104,7 @@ REFUSED = [
     ),
     ({"classifier": ttq.TTM(2)}, "TTM is for Embedding, but classifier is of type Linear"),
     ({"bert.pooler.dense": ttq.TT(2, in_modes=(5, 4))}, "multiplies out to 20"),
+    ({"bert.pooler": ttq.LSQ(4)}, "bert.pooler, of type BertPooler, has no weight of its own to quantize"),
 ]
 
 

@@ -72,6 +72,8 @@ def _check(model: nn.Module, config: TTQConfig) -> None:
             raise ValueError(f"activations are for linear layers, but {name} is of type {type(modules[name]).__name__}")
         if layer.format is not None:
             _check_format(name, modules[name], layer.format)
+        elif layer.quantize is not None and not isinstance(getattr(modules[name], "weight", None), nn.Parameter):
+            raise ValueError(f"{name}, of type {type(modules[name]).__name__}, has no weight of its own to quantize")
     for name, module in modules.items():
         if parametrize.is_parametrized(module):
             raise ValueError(f"{name} is quantized already: compress a model before it has quantizers, once")
