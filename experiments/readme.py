@@ -43,7 +43,8 @@ def atis_table(rows: list[dict]) -> str:
                 f"| {row['method']} | {row['rank'] or ''} | {row['bits']}, {rest} | {row['ratio']:.0f}× "
                 f"| {intent} | {slots} | {len(row['seeds'])} |"
             )
-    return "\n".join([*lines, "", ""])
+    note = "Settings were chosen on validation; mean ± standard deviation over the seeds; bytes of the whole folder."
+    return "\n".join([*lines, "", note, "", ""])
 
 
 def _mean(metric: dict[str, float]) -> str:
