@@ -65,6 +65,9 @@ def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Modu
 def _check(model: nn.Module, config: TTQConfig) -> None:
     """Everything that can be wrong, before anything is changed."""
     modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if parametrize.is_parametrized(module):
+            raise ValueError(f"{name} is quantized already: compress a model before it has quantizers, once")
     for name, layer in config.layers.items():
         if name not in modules:
             raise ValueError(f"the plan names {name!r}, which is no layer of this {type(model).__name__}")
@@ -74,9 +77,6 @@ def _check(model: nn.Module, config: TTQConfig) -> None:
             _check_format(name, modules[name], layer.format)
         elif layer.quantize is not None and not isinstance(getattr(modules[name], "weight", None), nn.Parameter):
             raise ValueError(f"{name}, of type {type(modules[name]).__name__}, has no weight of its own to quantize")
-    for name, module in modules.items():
-        if parametrize.is_parametrized(module):
-            raise ValueError(f"{name} is quantized already: compress a model before it has quantizers, once")
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
