@@ -59,7 +59,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     parser.add_argument("--test", action="store_true", help="score the test split too")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rank is None and options.activations < 32:
+        parser.error("--activations needs --rank: dense models are quantized in their weights only")
+    return options
 
 
 def is_quantized(options: argparse.Namespace) -> bool:
