@@ -4,6 +4,9 @@
     python experiments/atis.py --rank 12 --learning-rate 2e-3 --epochs 60 --seeds 0 1 2
     python experiments/atis.py --rank 12 --learning-rate 2e-3 --epochs 60 --seeds 0 1 2 --test   # once it is chosen
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --float-learning-rate 2e-3 --float-epochs 60 --epochs 20
+    python experiments/atis.py --rank 12 --bits 2 --rest 8 --dense-bits heads=4 positions=4 …  # 4-bit matrices
+    python experiments/atis.py --rank 12 --bits 2 --rest 8 --ranks heads=30 positions=12 …      # trains, too
+    python experiments/atis.py --hidden 128 --bits 4 --rest 8 …                                 # a narrow control
     torchrun --nproc_per_node 2 experiments/atis.py --rank 12                                    # or accelerate launch
 
 With --bits or --rest a run takes the float run of its rank (and trains that first where it is missing), quantizes it,
@@ -15,34 +18,43 @@ ATIS comes from the folder that TTQ_DATA names (or from the hub); --task flights
 """
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
-import statistics
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from bookkeeping import fingerprint, last_checkpoint, stored_bytes, summary
+from datasets import concatenate_datasets
+from made_up import labelled, make_up
 from results import RESULTS, record
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, TrainingArguments, set_seed
-from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
 import ttqlib as ttq
 
 RUNS = RESULTS.parent.parent / "runs" / "atis"
-SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
-TT_SETTINGS = ("word_cores",)
-QUANTIZED_SETTINGS = ("rest", "activations", "float_learning_rate", "float_epochs")
+SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden", "made_up")
+TT_SETTINGS = ("word_cores", "ranks")
+QUANTIZED_SETTINGS = ("rest", "dense_bits", "activations", "float_learning_rate", "float_epochs")
+OPTIONAL = {"made_up", "ranks", "dense_bits"}  # not named where they are empty
 LAYERS, POSITIONS = 2, 64
+TEACHER = {"learning_rate": 2e-4, "epochs": 15, "made_up": 0}  # what was chosen for the dense model
+WIDTH = 768  # of the dense model that sizes are compared with
+GROUPS = {  # layers that may have ranks or bits of their own
+    "words": r"word_embeddings",
+    "positions": r"position_embeddings",
+    "values": r"self\.value|attention\.output",  # what attention carries from word to word
+    "heads": r"_head",
+}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="atis", choices=["atis", "flights"])
     parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
+    parser.add_argument("--ranks", nargs="+", default=[], metavar="GROUP=N", help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--dense-bits", nargs="+", default=[], metavar="GROUP=N", help="of groups that stay matrices")
     parser.add_argument("--word-cores", type=int, default=2, help="cores of the word embedding, with --rank")
     parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
     parser.add_argument("--rest", type=int, default=32, help="bits of heads, positions, norms and biases")
@@ -53,50 +65,59 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--made-up", type=int, default=0, help="sentences for a real one, labelled by the dense model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--hidden", type=int, default=768, help="a multiple of 64; anything else than 768 is for tests")
+    parser.add_argument("--hidden", type=int, default=WIDTH, help="a multiple of 64; less for the narrow control")
     parser.add_argument("--save-steps", type=int, default=200)
     parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     parser.add_argument("--test", action="store_true", help="score the test split too")
     options = parser.parse_args(arguments)
+    for entry in options.ranks + options.dense_bits:
+        group, _, number = entry.partition("=")
+        if group not in GROUPS or not number.isdecimal() or options.rank is None:
+            parser.error(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
+    options.ranks, options.dense_bits = (",".join(sorted(entries)) for entries in (options.ranks, options.dense_bits))
     if options.rank is None and options.activations < 32:
         parser.error("--activations needs --rank: dense models are quantized in their weights only")
     return options
 
 
 def is_quantized(options: argparse.Namespace) -> bool:
-    return min(options.bits, options.rest, options.activations) < 32
+    return min(options.bits, options.rest, options.activations) < 32 or options.dense_bits != ""
 
 
 def float_run(options: argparse.Namespace) -> argparse.Namespace:
     """The options of the run that a quantized one starts from."""
     start = {"learning_rate": options.float_learning_rate, "epochs": options.float_epochs}
-    return argparse.Namespace(**{**vars(options), **start, "bits": 32, "rest": 32, "activations": 32})
+    return argparse.Namespace(**{**vars(options), **start, "bits": 32, "rest": 32, "dense_bits": "", "activations": 32})
 
 
 def dense_run(options: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(float_run(options)), "rank": None})
+    return argparse.Namespace(**{**vars(float_run(options)), "rank": None, "hidden": WIDTH, **TEACHER})
 
 
 def method(options: argparse.Namespace) -> str:
-    form = "dense" if options.rank is None else "tt"
+    form = "tt" if options.rank else "dense" if options.hidden == WIDTH else "narrow"
     if not is_quantized(options):
         return form
     return f"{form}-qat" if options.epochs else f"{form}-ptq"
 
 
-def settings(options: argparse.Namespace) -> dict[str, float]:
-    """What a run is trained with."""
+def settings(options: argparse.Namespace) -> dict[str, float | str]:
+    """What a run is trained with; what is left out of it is not named."""
     names = SETTINGS + (() if options.rank is None else TT_SETTINGS)
     names += QUANTIZED_SETTINGS if is_quantized(options) else ()
-    return {name: getattr(options, name) for name in names}
+    return {name: getattr(options, name) for name in names if getattr(options, name) or name not in OPTIONAL}
 
 
 def run_folder(options: argparse.Namespace, seed: int) -> Path:
     form = "dense" if options.rank is None else f"tt{options.rank}"
     form += f"-{options.bits}bit" if is_quantized(options) else ""
-    name = "-".join([options.task, form, *(f"{name}={value:g}" for name, value in settings(options).items())])
+    values = (
+        f"{name}={value if isinstance(value, str) else f'{value:g}'}" for name, value in settings(options).items()
+    )
+    name = "-".join([options.task, form, *values])
     return options.runs / name / f"seed-{seed}"
 
 
@@ -121,28 +142,52 @@ def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> tuple
 
 
 def plan(model: ttq.IntentSlotModel, options: argparse.Namespace) -> ttq.TTQConfig:
-    """One rank and one number of bits for all layers.
+    """One number of bits for all cores, one rank for the encoder and the words; groups may have their own.
 
-    Words get two cores instead of three by default: then fewer of them share a slice.
+    Words get two cores instead of three by default: then fewer of them share a slice. Positions and heads belong to
+    the rest unless they are given a rank or bits.
     """
-    activations = None if options.activations == 32 else ttq.DynamicActivation(options.activations)
     if options.rank is None:
         dense = ttq.TTQConfig(rest=options.rest)
         return dense if options.bits == 32 else ttq.plan(model, bits=options.bits, rest=options.rest)
-    words, cores = model.get_input_embeddings(), options.word_cores
-    modes = ttq.factorize(words.num_embeddings, cores), ttq.factorize(words.embedding_dim, cores)[::-1]
-    rules = {"word_embeddings": ttq.TTM(options.rank, *modes), r"encoder\.": ttq.TT(options.rank)}
+    rules = {GROUPS[group]: ttq.LSQ(bits, per="channel") for group, bits in groups(options.dense_bits)}
+    rules |= {GROUPS[group]: form(model, group, rank, options) for group, rank in groups(options.ranks)}
+    rules.setdefault(GROUPS["words"], form(model, "words", options.rank, options))
     quantize = None if options.bits == 32 else ttq.Binary() if options.bits == 1 else ttq.LSQ(options.bits)
+    activations = None if options.activations == 32 else ttq.DynamicActivation(options.activations)
+    rules[r"encoder\."] = ttq.TT(options.rank)  # after the groups: the first match wins
     return ttq.plan(model, rules=rules, quantize=quantize, activations=activations, rest=options.rest)
+
+
+def groups(entries: str) -> list[tuple[str, int]]:
+    """What `parse` made of --ranks or --dense-bits."""
+    pairs = (entry.split("=") for entry in entries.split(",") if entry)
+    return [(group, int(number)) for group, number in pairs]
+
+
+def form(model: ttq.IntentSlotModel, group: str, rank: int, options: argparse.Namespace) -> ttq.TT | ttq.TTM:
+    """The format of a group of layers: embeddings need modes, linear layers get balanced ones."""
+    tables = {"words": model.bert.embeddings.word_embeddings, "positions": model.bert.embeddings.position_embeddings}
+    if group not in tables:
+        return ttq.TT(rank)
+    table, cores = tables[group], options.word_cores
+    modes = ttq.factorize(table.num_embeddings, cores), ttq.factorize(table.embedding_dim, cores)[::-1]
+    return ttq.TTM(rank, *modes)
 
 
 def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
     """Train one seed, or go on where it stopped, and score it: {split: {metric: percent}}, bytes and seconds."""
     folder = run_folder(options, seed)
+    finished = folder / "finished.json"
     start = run_folder(float_run(options), seed) / "weights.safetensors"
     if is_quantized(options) and not start.exists():
         train(float_run(options), seed, splits, tokenizer, intents, slots)
     encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
+    if options.made_up and not finished.exists():
+        sentences = make_up(splits["train"], options.made_up * len(splits["train"]), seed)
+        rows = labelled(sentences, teacher(options, seed, splits, tokenizer, intents, slots), tokenizer, POSITIONS)
+        extra = ttq.encode(rows, tokenizer, intents, slots, POSITIONS)
+        encoded["train"] = concatenate_datasets([encoded["train"], extra])
     set_seed(seed)
     model, recipes = build(options, len(tokenizer), intents, slots)
     if is_quantized(options):
@@ -167,7 +212,6 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
     collate = ttq.IntentSlotCollator(tokenizer)
     trainer = ttq.QATTrainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
     trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
-    finished = folder / "finished.json"
     if finished.exists():
         report = json.loads(finished.read_text())
         model.load_state_dict(load_file(folder / "weights.safetensors"))
@@ -175,7 +219,7 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         began = time.perf_counter()
         if options.epochs:  # else the model is only quantized
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        report = {"seconds": time.perf_counter() - began}
+        report = {"seconds": time.perf_counter() - began, "steps": trainer.state.global_step}
     for split in ("validation", "test") if options.test else ("validation",):
         report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
     if trainer.is_world_process_zero():
@@ -185,27 +229,15 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
     return report
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: a run may be killed while it writes one."""
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:  # the Trainer writes this file last
-            step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
-            whole.append((step, str(checkpoint)))
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
-    return max(whole)[1] if whole else None
-
-
-def stored_bytes(model: ttq.IntentSlotModel) -> int:
-    """The size of the model's folder on disk."""
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return sum(file.stat().st_size for file in Path(folder).iterdir())
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    return {"mean": round(statistics.mean(values), 2), "sd": round(statistics.stdev(values), 2) if values[1:] else None}
+def teacher(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> ttq.IntentSlotModel:
+    """The dense model of a seed, trained first where that has not been done."""
+    dense = dense_run(options)
+    weights = run_folder(dense, seed) / "weights.safetensors"
+    if not weights.exists():
+        train(dense, seed, splits, tokenizer, intents, slots)
+    model, _ = build(dense, len(tokenizer), intents, slots)
+    model.load_state_dict(load_file(weights))
+    return model
 
 
 def main() -> None:
@@ -243,15 +275,6 @@ def main() -> None:
             row["metrics"],
             f"{row['ratio']}× fewer bytes, {seconds:.0f} s",
         )
-
-
-def fingerprint(splits) -> str:
-    """The SHA-256 of all rows of all splits, in order."""
-    digest = hashlib.sha256()
-    for name in sorted(splits):
-        for row in splits[name]:
-            digest.update(json.dumps([name, row], sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

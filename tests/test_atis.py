@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 
 import atis
+import bookkeeping
+import pytest
 import torch
 from safetensors.torch import load_file
+
+import ttqlib as ttq
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -82,6 +86,50 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert atis.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
+    assert bookkeeping.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-9"]
-    assert atis.last_checkpoint(tmp_path / "nowhere") is None
+    assert bookkeeping.last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_groups_of_layers_may_have_ranks_or_bits_of_their_own():
+    given = "--rank 4 --bits 2 --rest 8 --ranks positions=3 --dense-bits heads=5 --hidden 64"
+    options = atis.parse(given.split())
+    _, recipes = atis.build(options, 50, ["a", "b"], ["O", "B-x"])
+    layers = recipes.layers
+    assert layers["bert.embeddings.position_embeddings"].format.rank == 3
+    assert layers["bert.embeddings.word_embeddings"].format.rank == 4
+    assert layers["slot_head"] == layers["intent_head"] == ttq.LayerPlan(quantize=ttq.LSQ(5, per="channel"))
+    query = layers["bert.encoder.layer.0.attention.self.query"]
+    assert query == ttq.LayerPlan(ttq.TT(4), ttq.LSQ(2))
+    assert atis.settings(options)["ranks"] == "positions=3"
+    floats = atis.settings(atis.float_run(options))  # which knows of ranks, and of no bits
+    assert "dense_bits" not in floats and floats["ranks"] == "positions=3"
+
+
+@pytest.mark.parametrize("wrong", ["--ranks tails=3", "--ranks heads=x", "--dense-bits heads", "--dense-bits =4"])
+def test_a_group_that_is_not_there_or_has_no_number_is_refused(wrong, capsys):
+    with pytest.raises(SystemExit):
+        atis.parse(["--rank", "4", *wrong.split()])
+    assert "GROUP=N" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        atis.parse(["--ranks", "heads=3"])  # of what is not a tensor train
+
+
+def test_a_narrow_model_is_measured_against_the_wide_one():
+    narrow = atis.parse(["--hidden", "128", "--bits", "4"])
+    assert atis.method(narrow) == "narrow-qat" and atis.dense_run(narrow).hidden == 768
+    assert atis.method(atis.parse([])) == "dense"
+    assert atis.method(atis.parse(["--rank", "4", "--hidden", "64"])) == "tt"
+
+
+def test_made_up_sentences_come_from_the_dense_run_of_the_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(atis, "WIDTH", 64)
+    monkeypatch.setattr(atis, "TEACHER", {"learning_rate": 1e-3, "epochs": 1, "made_up": 0})
+    splits = ttq.load_task("flights")
+    splits = {name: rows.select(range(64)) for name, rows in splits.items()}
+    tokenizer = ttq.word_tokenizer(splits["train"]["tokens"])
+    names = ttq.label_names(splits["train"], "intent"), ttq.label_names(splits["train"], "slots")
+    given = f"--task flights --rank 2 --hidden 64 --epochs 1 --made-up 2 --runs {tmp_path}"
+    report = atis.train(atis.parse(given.split()), 0, splits, tokenizer, *names)
+    assert report["steps"] == 6  # 64 real sentences and 128 made up, in batches of 32
+    assert sorted(path.name.split("-")[1] for path in tmp_path.iterdir()) == ["dense", "tt2"]

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "encode",
             "label_names",
             "load_task",
+            "predict_intent_slots",
             "score_intent_slots",
             "slot_f1",
             "word_tokenizer",

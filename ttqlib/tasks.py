@@ -160,11 +160,20 @@ class IntentSlotCollator:
         return batch
 
 
-@torch.no_grad()
 def score_intent_slots(model, rows, encoded, collate: IntentSlotCollator) -> dict[str, float]:
     """`intent_accuracy` and `slot_f1` of an `IntentSlotModel` on `rows`, in percent, on the original strings.
 
     `encoded` are the same rows, in the same order, as `encode` made them. The model is left in eval mode.
+    """
+    intents, slots = predict_intent_slots(model, encoded, collate)
+    return {"intent_accuracy": accuracy(rows["intent"], intents), "slot_f1": slot_f1(rows["slots"], slots)}
+
+
+@torch.no_grad()
+def predict_intent_slots(model, encoded, collate: IntentSlotCollator) -> tuple[list[str], list[list[str]]]:
+    """The intent of every row that `encode` made, and the slot of every word in it, as an `IntentSlotModel` sees them.
+
+    The model is left in eval mode.
     """
     model.eval()
     intents, slots = [], []
@@ -173,7 +182,7 @@ def score_intent_slots(model, rows, encoded, collate: IntentSlotCollator) -> dic
         intents += [model.config.intents[number] for number in output.intent_logits.argmax(-1)]
         for numbers, labels in zip(output.slot_logits.argmax(-1).cpu(), batch["slot_labels"]):
             slots.append([model.config.slots[number] for number in numbers[labels != NO_WORD]])
-    return {"intent_accuracy": accuracy(rows["intent"], intents), "slot_f1": slot_f1(rows["slots"], slots)}
+    return intents, slots
 
 
 def accuracy(expected: Sequence, predicted: Sequence) -> float:
