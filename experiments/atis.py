@@ -189,6 +189,7 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         extra = ttq.encode(rows, tokenizer, intents, slots, POSITIONS)
         encoded["train"] = concatenate_datasets([encoded["train"], extra])
     set_seed(seed)
+    began = time.perf_counter()  # fitting step sizes is part of it
     model, recipes = build(options, len(tokenizer), intents, slots)
     if is_quantized(options):
         model.load_state_dict(load_file(start))
@@ -216,7 +217,6 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         report = json.loads(finished.read_text())
         model.load_state_dict(load_file(folder / "weights.safetensors"))
     else:
-        began = time.perf_counter()
         if options.epochs:  # else the model is only quantized
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         report = {"seconds": time.perf_counter() - began, "steps": trainer.state.global_step}
