@@ -1,61 +1,111 @@
-"""How fast tensor-train layers and models are beside dense ones in training; writes data/results/speed.json.
+"""How fast tensor-train layers and models are beside dense ones and other libraries; writes data/results/speed.json.
 
-    python experiments/speed.py            # measures what is missing, about a minute
-    python experiments/speed.py --force    # measures everything again
+    python experiments/speed.py                          # measures what is missing
+    python experiments/speed.py linear embedding         # only tasks whose names contain one of these words
+    python experiments/speed.py "bert-base 1×128" --rounds 30 --force
+    python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
+    python experiments/speed.py --list                   # the tasks
 
-Let nothing else run meanwhile. The contenders of a row take turns in one process, so that their ratio holds on a
-machine whose clock does not; medians, three repetitions with other random numbers.
+Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
+which they could be deployed (`deployed.py`). Let nothing else run meanwhile. The contenders of a row take turns in one
+process, so that their ratio holds on a machine whose clock does not; medians, three repetitions with other random
+numbers. `floor` is what products and look-ups alone would take (`floor.py`).
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from itertools import cycle
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import atis
 import torch
-from results import find, load, record
+from deployed import FORMS, ON_GPU, RANK, SHAPES, file_bytes, load_form, process_bytes, write_forms
+from floor import Rates, work
+from results import load, record
 from torch import nn
+from transformers import BertConfig
 
 import ttqlib as ttq
 
 SEEDS = (0, 1, 2)
 LINEAR = ((768, 768), (768, 3072), (3072, 768))
 ROWS = (32, 32)  # sentences, tokens
-RANK = 30
 VOCABULARY = (10_000, 30_522, 100_000, 300_000)
 HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
 ATIS_RANK, BATCH, BATCHES = 12, 32, 40
+INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
+PEER = "tensorly-torch"  # installed by the extra `bench`
 
 
-# What a contender is made of: its rank and the bits of its cores.
-Form = tuple[int | None, int]
-DENSE: Form = (None, 32)
+@dataclass(frozen=True)
+class Contender:
+    """One side of a comparison: what is timed, and what there is to say about it."""
+
+    run: Callable[[], object]
+    rank: int | None
+    bits: int
+    stored_bytes: int
+    is_pytorch: bool = True  # made of PyTorch's operations alone, so that they can be counted
+    process_bytes: Callable[[], int | None] = lambda: None
 
 
-def linear_layers(sizes: tuple[int, int]) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
+def of_layer(layer: nn.Module, backward: Callable, rank: int | None, bits: int = 32) -> Contender:
+    """`backward(layer)`, its gradients made afresh as after an optimizer's step: that takes time too."""
+
+    def step() -> None:
+        layer.zero_grad()
+        backward(layer)
+
+    return Contender(step, rank, bits, ttq.parameter_bytes(layer))
+
+
+def linear_layers(sizes: tuple[int, int], device: str) -> dict[str, Contender]:
     inputs, outputs = sizes
     layers = {"dense": nn.Linear(inputs, outputs), "tt": ttq.TTLinear(inputs, outputs, RANK)}
-    x, gradient = torch.randn(*ROWS, inputs, requires_grad=True), torch.randn(*ROWS, outputs)
+    if find_spec("tltorch"):
+        from tltorch import FactorizedLinear
 
-    def backward(layer):
+        modes = ttq.factorize(inputs), ttq.factorize(outputs)
+        layers[PEER] = FactorizedLinear(*modes, factorization="blocktt", rank=RANK)
+    x = torch.randn(*ROWS, inputs, device=device, requires_grad=True)
+    gradient = torch.randn(*ROWS, outputs, device=device)
+
+    def backward(layer: nn.Module) -> None:
         x.grad = None  # inside a network the gradient of an input is handed on, never added up
         layer(x).backward(gradient)
 
-    return layers, backward, {"dense": DENSE, "tt": (RANK, 32)}
-
-
-def embedding_layers(vocabulary: int) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
-    layers = {
-        "dense": nn.Embedding(vocabulary, HIDDEN),
-        "tt": ttq.TTMEmbedding(vocabulary, HIDDEN, EMBEDDING_RANK),
+    return {
+        name: of_layer(layer.to(device), backward, None if name == "dense" else RANK) for name, layer in layers.items()
     }
-    ids, gradient = torch.randint(0, vocabulary, (IDS,)), torch.randn(IDS, HIDDEN)
-    return layers, lambda layer: layer(ids).backward(gradient), {"dense": DENSE, "tt": (EMBEDDING_RANK, 32)}
 
 
-def training_step(task: str) -> tuple[dict[str, nn.Module], Callable, dict[str, Form]]:
+def embedding_layers(vocabulary: int, device: str) -> dict[str, Contender]:
+    rank = EMBEDDING_RANK
+    layers = {"dense": nn.Embedding(vocabulary, HIDDEN), "tt": ttq.TTMEmbedding(vocabulary, HIDDEN, rank)}
+    if find_spec("tltorch"):
+        from tltorch import FactorizedEmbedding
+
+        rows, columns = layers["tt"].vocabulary_modes, layers["tt"].hidden_modes  # it does not pad by itself
+        layers[PEER] = FactorizedEmbedding(prod(rows), HIDDEN, False, 3, rows, columns, rank=rank)
+    ids = torch.randint(vocabulary, (IDS,), device=device)
+    gradient = torch.randn(IDS, HIDDEN, device=device)
+
+    def backward(layer: nn.Module) -> None:
+        layer(ids).backward(gradient)
+
+    return {
+        name: of_layer(layer.to(device), backward, None if name == "dense" else rank) for name, layer in layers.items()
+    }
+
+
+def training_step(task: str, device: str) -> dict[str, Contender]:
     """Forward, backward and AdamW on the model of experiments/atis.py, over the same batches of `task` in turn."""
     train = ttq.load_task(task)["train"]
     tokenizer = ttq.word_tokenizer(train["tokens"])
@@ -64,93 +114,183 @@ def training_step(task: str) -> tuple[dict[str, nn.Module], Callable, dict[str, 
     by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["input_ids"]))  # batches of like lengths, as there
     starts = range(0, len(rows) - BATCH, len(rows) // BATCHES)
     batches = [collate([rows[n] for n in by_length[start : start + BATCH]]) for start in starts]
-    forms = {"dense": DENSE, "tt": (ATIS_RANK, 32), "tt-qat": (ATIS_RANK, 4)}
-    layers, turn = {}, {}
-    for name, (rank, bits) in forms.items():
+    batches = [{key: values.to(device) for key, values in batch.items()} for batch in batches]
+    contenders = {}
+    for name, (rank, bits) in {"dense": (None, 32), "tt": (ATIS_RANK, 32), "tt-qat": (ATIS_RANK, 4)}.items():
         options = argparse.Namespace(**{**vars(atis.parse([])), "rank": rank, "bits": bits})
-        layers[name] = model = ttq.compress_(*atis.build(options, len(tokenizer), *names)).train()
-        turn[model] = cycle(batches), torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)  # as Trainer does
+        model = ttq.compress_(*atis.build(options, len(tokenizer), *names)).train().to(device)
+        contenders[name] = of_layer(model, optimizer_step(model, cycle(batches)), rank, bits)
+    return contenders
 
-    def step(model):
-        own_batches, optimizer = turn[model]
-        model(**next(own_batches)).loss.backward()
+
+def optimizer_step(model: nn.Module, batches: Iterator[dict]) -> Callable:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)  # as Trainer does
+
+    def step(model: nn.Module) -> None:
+        model(**next(batches)).loss.backward()
         optimizer.step()
 
-    return layers, step, forms
+    return step
 
 
-TASKS = {
-    **{f"linear {n}→{m}": (linear_layers, (n, m)) for n, m in LINEAR},
-    **{f"embedding {size}×{HIDDEN}": (embedding_layers, size) for size in VOCABULARY},
-    "atis": (training_step, "atis"),
-    "atis, one thread": (training_step, "atis"),  # as runs on real ATIS were trained
-}
+def forward_pass(argument: tuple[str, tuple[int, int]], device: str) -> dict[str, Contender]:
+    """A BERT-shaped classifier over ids of shape (sentences, tokens), in every form that runs on the device."""
+    shape, size = argument
+    known = forms(shape, device)
+    ids = torch.randint(1, BertConfig().vocab_size, size)
+
+    def contender(name: str, run: Callable) -> Contender:
+        path, inputs, (rank, bits) = Path(known.folder.name) / name, ids.to(device), FORMS[name]
+        grows = (lambda: process_bytes(path, ids)) if device == "cpu" else (lambda: None)
+        return Contender(lambda: run(inputs), rank, bits, file_bytes(path), name in ON_GPU, grows)
+
+    return {name: contender(name, run) for name, run in known.runs.items()}
 
 
-def measure(build: Callable, argument) -> dict[str, dict]:
-    """For each contender, over the seeds: median milliseconds, how many times faster than dense, peak bytes."""
+@dataclass(frozen=True)
+class Forms:
+    """The files of a model in every form, which live as long as this, and what was loaded from them."""
+
+    folder: TemporaryDirectory
+    runs: dict[str, Callable]
+
+
+@lru_cache(maxsize=1)
+def forms(shape: str, device: str) -> Forms:
+    """One model serves all sizes of inputs."""
+    folder, names = TemporaryDirectory(), FORMS if device == "cpu" else ON_GPU
+    write_forms(BertConfig(**SHAPES[shape]), Path(folder.name), RANK, names)
+    return Forms(folder, {name: load_form(Path(folder.name) / name, device) for name in names})
+
+
+def measure(build: Callable, argument, device: str, rounds: int) -> dict[str, dict]:
+    """For each contender, over the seeds: milliseconds, how many times faster than dense, memory, work and floor."""
     figures: dict[str, dict[str, list]] = {}
     for seed in SEEDS:
         torch.manual_seed(seed)
-        layers, backward, forms = build(argument)
-
-        def step(layer, backward=backward):
-            layer.zero_grad()  # to None, as optimizers do: what is timed includes making the gradients
-            backward(layer)
-
-        steps = {name: (lambda layer=layer, step=step: step(layer)) for name, layer in layers.items()}
-        medians = ttq.interleaved_medians(steps, rounds=30, warmup=10)
-        for name, layer in layers.items():
-            figure = figures.setdefault(name, {"milliseconds": [], "speedup": [], "peak_bytes": []})
-            figure["milliseconds"].append(medians[name])
-            figure["speedup"].append(medians["dense"] / medians[name])
-            figure["peak_bytes"].append(peak_of(layer, step))
-    sizes = {name: ttq.parameter_bytes(layer) for name, layer in layers.items()}
+        contenders, rates = build(argument, device), Rates.measured(device)
+        runs = {name: contender.run for name, contender in contenders.items()}
+        medians = ttq.interleaved_medians(runs, rounds, warmup=1 + rounds // 3)
+        for name, contender in contenders.items():
+            figure = figures.setdefault(name, {})
+            found = {"milliseconds": medians[name], "speedup": medians["dense"] / medians[name]}
+            found |= counted(contender, rates) if contender.is_pytorch else {}
+            grown = contender.process_bytes() if seed == SEEDS[0] else None  # it takes a while, and hardly varies
+            found |= {} if grown is None else {"process_bytes": grown}
+            for key, value in found.items():
+                figure.setdefault(key, []).append(value)
+    dense = contenders["dense"].stored_bytes
     return {
         name: {
-            "rank": forms[name][0],
-            "bits": forms[name][1],
+            "rank": contender.rank,
+            "bits": contender.bits,
             "seeds": list(SEEDS),
-            "metrics": {key: summary(values) for key, values in figure.items()},
-            "stored_bytes": sizes[name],
-            "dense_bytes": sizes["dense"],
-            "ratio": round(sizes["dense"] / sizes[name], 2),
+            "metrics": {key: summary(values) for key, values in figures[name].items()},
+            "stored_bytes": contender.stored_bytes,
+            "dense_bytes": dense,
+            "ratio": round(dense / contender.stored_bytes, 2),
         }
-        for name, figure in figures.items()
+        for name, contender in contenders.items()
     }
 
 
-def peak_of(layer: nn.Module, step: Callable) -> int:
-    """Most bytes alive during a step, gradients included, parameters not."""
-    layer.zero_grad()
-    return ttq.peak_bytes(lambda: step(layer))
+def counted(contender: Contender, rates: Rates) -> dict[str, float]:
+    """The most bytes alive in a pass, parameters not among them; its work, and the floor of that in milliseconds."""
+    done = work(contender.run)
+    return {
+        "peak_bytes": ttq.peak_bytes(contender.run),
+        "flops": done.flops,
+        "touched_bytes": done.bytes,
+        "floor": rates.floor(done.flops, done.bytes),
+        "gflops_per_second": rates.flops / 1e9,
+        "gigabytes_per_second": rates.bytes / 1e9,
+    }
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3)}
+def summary(values: list[float]) -> dict[str, float | None]:
+    return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
 
 
-def main() -> None:
+LAYERS, STEPS, FORWARD = "forward + backward", "training step", "forward"
+TASKS = {  # name → what is timed, how it is built, from what, rounds
+    **{f"linear {n}→{m}": (LAYERS, linear_layers, (n, m), 30) for n, m in LINEAR},
+    **{f"embedding {size}×{HIDDEN}": (LAYERS, embedding_layers, size, 30) for size in VOCABULARY},
+    "atis": (STEPS, training_step, "atis", 30),
+    "atis, one thread": (STEPS, training_step, "atis", 30),  # as runs on real ATIS were trained
+    **{
+        f"{shape} {batch}×{length}": (FORWARD, forward_pass, (shape, (batch, length)), 10)
+        for shape in SHAPES
+        for batch, length in INPUTS
+    },
+}
+
+
+def methods(split: str, device: str) -> list[str]:
+    """The contenders that a task has: one whose row is missing makes it be measured again."""
+    if split == STEPS:
+        return ["dense", "tt", "tt-qat"]
+    if split == FORWARD:
+        return list(FORMS if device == "cpu" else ON_GPU)
+    return ["dense", "tt", *([PEER] if find_spec("tltorch") else [])]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="measure only tasks whose names contain one of these; all by default")
+    parser.add_argument("--list", action="store_true", help="name the tasks and stop")
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
-    force = parser.parse_args().force
-    rows, threads = load("speed"), torch.get_num_threads()
-    for task, (build, argument) in TASKS.items():
-        split = "training step" if build is training_step else "forward + backward"
-        key = {"task": task, "split": split, "settings": None}
-        if not force and find(rows, **key, method="dense", rank=None, bits=32):
+    parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, …")
+    parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
+    options = parser.parse_args(arguments)
+    options.tasks = [task for task in TASKS if any(word in task for word in options.words or [""])]
+    if not options.tasks:
+        parser.error(f"no task contains {' or '.join(map(repr, options.words))}; --list names them")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    if options.list:
+        print("\n".join(options.tasks))
+        return
+    if not find_spec("tltorch") and any(TASKS[task][0] == LAYERS for task in options.tasks):
+        print(f"{PEER} is left out of the comparison of layers: python -m pip install -e '.[bench]' brings it")
+    threads = torch.get_num_threads()
+    for task in options.tasks:
+        split, build, argument, rounds = TASKS[task]
+        key = {"task": task, "split": split, "settings": settings(options.device)}
+        if not options.force and set(methods(split, options.device)) <= recorded(key):
             print(f"{task}: there already")
             continue
         start = time.perf_counter()
         torch.set_num_threads(1 if "one thread" in task else threads)
-        for name, figures in measure(build, argument).items():
+        for name, figures in measure(build, argument, options.device, options.rounds or rounds).items():
             row = {**key, "method": name, "paper": None, "plan": None, **figures}
-            record("speed", row, seconds=time.perf_counter() - start)
-            m = row["metrics"]
-            print(
-                f"{task:22} {name:6} {m['milliseconds']['mean']:7.2f} ms  {m['speedup']['mean']:5.2f}×  "
-                f"peak {m['peak_bytes']['mean'] / 2**20:6.1f} MiB  stored {row['ratio']:.1f}× smaller"
-            )
+            if not options.no_record:
+                record("speed", row, seconds=time.perf_counter() - start)
+            print(line(row))
+
+
+def settings(device: str) -> dict[str, str] | None:
+    return None if device == "cpu" else {"device": torch.cuda.get_device_name() if device == "cuda" else device}
+
+
+def recorded(key: dict) -> set[str]:
+    """The methods whose rows are there."""
+    return {row["method"] for row in load("speed") if all(row[field] == key[field] for field in key)}
+
+
+SHOWN = {"floor": "floor {:.2f} ms", "peak_bytes": "peak {:.1f} MB", "process_bytes": "process {:.0f} MB"}
+
+
+def line(row: dict) -> str:
+    values = {name: metric["mean"] for name, metric in row["metrics"].items()}
+    parts = [f"{row['task']:22} {row['method']:16} {values['milliseconds']:8.2f} ms  {values['speedup']:5.2f}×"]
+    for name, words in SHOWN.items():
+        if name in values:
+            parts.append(words.format(values[name] / (1e6 if "bytes" in name else 1)))
+    return "  ".join([*parts, f"stored {row['ratio']:.1f}× smaller"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ quantizers, in which it registers: from then on plain `from_pretrained` reads co
 
 import lazy_loader
 
-from . import pretrained as _registration  # noqa: F401
+try:
+    from . import pretrained as _registration  # noqa: F401
+except ModuleNotFoundError as error:  # a machine that only runs `Predictor` has neither, and nothing to register with
+    if error.name not in ("torch", "transformers"):
+        raise
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -44,8 +48,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["TTMEmbedding"],
         "planning": ["LayerPlan", "TT", "TTM", "TTQConfig", "plan"],
         "compress": ["compress_"],
+        "fusion": ["HalfMergedEmbedding", "fuse_"],
         "checkpoint": ["load", "save", "stored_sizes"],
         "training": ["QATTrainer"],
+        "predictor": ["Predictor"],
+        "deploy": ["export_onnx"],
         "measure": [
             "count_parameters",
             "flops",

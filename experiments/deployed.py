@@ -1,0 +1,107 @@
+"""A BERT-shaped classifier of random weights in every form in which it could be deployed, for experiments/speed.py.
+
+Each form is written to a file and loaded from there, once to be timed and once in a process of its own, which tells
+how much memory it takes.
+"""
+
+import copy
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
+
+import ttqlib as ttq
+
+RANK = 30
+SHAPES = {
+    "bert-base": {},
+    "bert-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+}
+FORMS = {  # name → rank, bits; int8 is PyTorch's dynamic quantization of nn.Linear, onnx-int8 that of onnxruntime
+    "dense": (None, 32),
+    "dense-int8": (None, 8),
+    "dense-onnx": (None, 32),
+    "dense-onnx-int8": (None, 8),
+    "tt": (RANK, 32),
+    "fused": (RANK, 32),
+    "fused-int8": (RANK, 8),
+    "fused-onnx": (RANK, 32),
+    "fused-onnx-int8": (RANK, 8),
+}
+ON_GPU = ("dense", "tt", "fused")  # int8 here is for CPUs
+
+
+def write_forms(config: BertConfig, folder: Path, rank: int, names: Iterable[str] = FORMS) -> None:
+    """Write each form of one model to folder/name: a pickle of the module, or a folder for onnxruntime."""
+    torch.manual_seed(0)
+    dense = BertForSequenceClassification(config).eval()
+    tt = copy.deepcopy(dense)
+    ttq.compress_(tt, ttq.plan(tt, rank), init="random")
+    models = {"dense": dense, "tt": tt, "fused": ttq.fuse_(copy.deepcopy(tt))}
+    for name in names:
+        base, *form = name.split("-")
+        if "onnx" in form:
+            ttq.export_onnx(models[base], folder / name, int8="int8" in form)
+        else:
+            torch.save(_int8(models[base]) if form else models[base], folder / name)
+
+
+def load_form(path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor | np.ndarray]:
+    """From ids of shape (batch, length) to logits, on the threads that PyTorch may use."""
+    if path.is_dir():
+        predictor = ttq.Predictor(path, threads=torch.get_num_threads())
+        return lambda ids: predictor.logits(ids.numpy())["logits"]
+    with warnings.catch_warnings(action="ignore"):  # of deprecation
+        model = torch.load(path, weights_only=False).to(device)
+
+    @torch.no_grad()  # and not inference_mode, in which products cannot be counted
+    def run(ids: Tensor) -> Tensor:
+        return model(ids, attention_mask=torch.ones_like(ids)).logits
+
+    return run
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a form on disk: of the graph, where it is a folder."""
+    return (path / "model.onnx" if path.is_dir() else path).stat().st_size
+
+
+def process_bytes(path: Path, ids: Tensor) -> int | None:
+    """How much a fresh process grows at most while it loads a form and answers once; None where that cannot be told."""
+    if sys.platform != "linux":
+        return None
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_growth, path, ids, torch.get_num_threads()).result()
+
+
+def _growth(path: Path, ids: Tensor, threads: int) -> int:
+    """Runs in the fresh process, where this module and so PyTorch and transformers are imported already."""
+    import onnxruntime  # noqa: F401
+
+    torch.set_num_threads(threads)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = _status("VmRSS")
+    load_form(path)(ids)
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _int8(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):  # deprecated, and still what PyTorch itself offers on a CPU
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)

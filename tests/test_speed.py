@@ -1,0 +1,181 @@
+"""experiments/speed.py compares like with like, counts work by the book, and measures what is missing."""
+
+import json
+
+import deployed
+import floor
+import pytest
+import results
+import speed
+import torch
+from torch import nn
+from transformers import BertConfig
+
+import ttqlib as ttq
+
+TINY = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 96}
+WIDE = BertConfig(vocab_size=20_000, max_position_embeddings=16, **{**TINY, "hidden_size": 256})
+FORMS = ["dense", "dense-int8", "tt", "fused", "fused-int8", "fused-onnx-int8"]
+IDS = torch.arange(1, 33).reshape(2, 16)
+
+
+# ------------------------------------------------------------------------------------------------------------- floor
+
+
+def test_the_work_of_a_layer_is_that_of_its_products_and_of_what_they_touch():
+    rows, n, m = 10, 6, 4
+    layer, x = nn.Linear(n, m), torch.randn(rows, n, requires_grad=True)
+    forward = floor.work(lambda: layer(x).relu() + 1)
+    assert forward.flops == 2 * rows * n * m
+    assert forward.bytes == 4 * (rows * n + n * m + m + rows * m)  # x, weight, bias, y
+    both = floor.work(lambda: layer(x).backward(torch.ones(rows, m)))
+    assert both.flops == 3 * forward.flops
+    backward = 4 * (rows * m + rows * n + n * m + rows * n + n * m)  # dy, x, weight, dx, dweight
+    assert both.bytes == forward.bytes + backward
+
+
+def test_what_a_pass_uses_twice_counts_once():
+    a, b = torch.randn(5, 5), torch.randn(5, 5)
+    assert floor.work(lambda: a @ b).bytes == 3 * 100
+    assert floor.work(lambda: (a @ b, a @ b.T)).bytes == 4 * 100
+
+
+def test_a_look_up_reads_the_rows_that_it_returns():
+    table, ids = nn.Embedding(1000, 8), torch.tensor([3, 5, 5])
+    assert (floor.work(lambda: table(ids)).flops, floor.work(lambda: table(ids)).bytes) == (0, 2 * 3 * 8 * 4)
+    step = floor.work(lambda: table(ids).sum().backward())
+    assert step.bytes >= 2 * 3 * 8 * 4 + 1000 * 8 * 4  # its gradient is as large as the table
+
+
+def test_attention_is_among_the_products():
+    q = torch.randn(2, 3, 16, 8)
+    with torch.no_grad():
+        counted = floor.work(lambda: nn.functional.scaled_dot_product_attention(q, q, q))
+    assert counted.flops == 2 * 2 * 2 * 3 * 16 * 16 * 8 and counted.bytes >= 2 * q.nbytes
+
+
+def test_a_tensor_train_has_less_to_do_than_the_dense_layer_but_not_nothing():
+    x = torch.randn(64, 96)
+    dense, tt = (floor.work(lambda layer=layer: layer(x)) for layer in (nn.Linear(96, 96), ttq.TTLinear(96, 96, 4)))
+    assert 0 < tt.flops < dense.flops / 5 and 2 * x.nbytes < tt.bytes < dense.bytes
+
+
+def test_a_floor_adds_the_time_of_products_to_that_of_copies():
+    assert floor.Rates(flops=2e9, bytes=1e9).floor(flops=1_000_000, size=3_000_000) == pytest.approx(0.5 + 3)
+    rates = floor.Rates.measured(rounds=2)
+    assert rates.flops > 1e8 and rates.bytes > 1e7
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forms")
+    deployed.write_forms(WIDE, folder, rank=4, names=FORMS)
+    return folder
+
+
+def test_forms_of_one_model_give_one_answer(forms):
+    answers = {name: torch.as_tensor(deployed.load_form(forms / name)(IDS)) for name in FORMS}
+    for name, answer in answers.items():
+        same = answers["dense" if name.startswith("dense") else "tt"]
+        assert torch.allclose(answer, same, atol=0.1 if "int8" in name else 1e-5), name
+    assert torch.equal(answers["fused-int8"], answers["fused"]) is False
+    assert not torch.allclose(answers["dense"], answers["tt"], atol=0.1)
+
+
+def test_files_shrink_from_form_to_form(forms):
+    sizes = {name: deployed.file_bytes(forms / name) for name in FORMS}
+    assert sizes["dense"] > sizes["dense-int8"] > sizes["fused"] > sizes["fused-onnx-int8"]
+    assert sizes["fused"] > sizes["fused-int8"] and sizes["dense"] > sizes["tt"]
+
+
+@pytest.mark.skipif(not deployed.sys.platform.startswith("linux"), reason="read from /proc")
+def test_a_fresh_process_grows_by_what_a_form_holds(forms):
+    size = deployed.file_bytes(forms / "dense")
+    grown = {name: deployed.process_bytes(forms / name, IDS) for name in ("dense", "fused-onnx-int8")}
+    assert size < grown["dense"] < 6 * size and grown["fused-onnx-int8"] < grown["dense"]
+
+
+# -------------------------------------------------------------------------------------------------------------- rows
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Two tasks of no size, and a folder of results of their own."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "_commit", lambda: "0123456789ab")
+    monkeypatch.setattr(floor, "SIZE", 64)
+    monkeypatch.setattr(floor, "COPIED", 2**16)
+    tasks = {
+        "linear 8→8": (speed.LAYERS, speed.linear_layers, (8, 8), 2),
+        "embedding 50×768": (speed.LAYERS, speed.embedding_layers, 50, 2),
+    }
+    monkeypatch.setattr(speed, "TASKS", tasks)
+
+
+def test_every_task_can_be_asked_for_by_itself(capsys):
+    assert speed.parse([]).tasks == list(speed.TASKS) and len(speed.TASKS) == 15
+    assert speed.parse(["bert-base", "linear"]).tasks[2:5] == ["linear 3072→768", "bert-base 1×32", "bert-base 1×128"]
+    speed.main(["--list", "bert-large 8×128"])
+    assert capsys.readouterr().out == "bert-large 8×128\n"
+    with pytest.raises(SystemExit):
+        speed.parse(["gpt"])
+    assert "no task contains 'gpt'" in capsys.readouterr().err
+
+
+def test_rows_are_complete_and_are_measured_once(small, capsys):
+    speed.main(["linear"])
+    rows = {row["method"]: row for row in results.load("speed")}
+    assert list(rows) == speed.methods(speed.LAYERS, "cpu")
+    assert [rows["dense"]["rank"], rows["tt"]["rank"]] == [None, 30]
+    for row in rows.values():
+        assert {"milliseconds", "speedup", "peak_bytes", "flops", "touched_bytes", "floor"} <= set(row["metrics"])
+        assert row["metrics"]["milliseconds"]["mean"] > 0 and row["metrics"]["flops"]["sd"] == 0
+    assert rows["dense"]["metrics"]["speedup"] == {"mean": 1, "sd": 0} and rows["dense"]["ratio"] == 1
+    before = (results.RESULTS / "speed.json").read_bytes()
+    speed.main(["linear"])
+    assert "linear 8→8: there already" in capsys.readouterr().out
+    assert (results.RESULTS / "speed.json").read_bytes() == before
+    speed.main(["linear", "--force"])
+    assert len(results.load("speed")) == len(rows) and (results.RESULTS / "speed.json").read_bytes() != before
+
+
+def test_a_task_is_measured_again_where_a_row_is_missing(small, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "find_spec", lambda name: None)
+    speed.main(["embedding"])
+    assert "tensorly-torch is left out" in capsys.readouterr().out
+    path, rows = results.RESULTS / "speed.json", results.load("speed")
+    assert [row["method"] for row in rows] == ["dense", "tt"]
+    path.write_text(json.dumps({"rows": rows[:1]}))
+    speed.main(["embedding"])
+    assert [row["method"] for row in results.load("speed")] == ["dense", "tt"]
+
+
+def test_nothing_is_recorded_where_nothing_should_be(small, capsys):
+    speed.main(["embedding", "--no-record", "--rounds", "1"])
+    assert not results.RESULTS.exists() and "tt" in capsys.readouterr().out
+
+
+def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
+    monkeypatch.setitem(speed.SHAPES, "tiny", {**TINY, "hidden_size": 192, "intermediate_size": 768})
+    monkeypatch.setattr(speed, "SEEDS", (0, 1))
+    monkeypatch.setattr(speed, "FORMS", {name: speed.FORMS[name] for name in ("dense", "tt", "fused", "fused-int8")})
+    monkeypatch.setattr(speed, "process_bytes", lambda path, ids: path.stat().st_size)
+    rows = speed.measure(speed.forward_pass, ("tiny", (1, 8)), "cpu", rounds=1)
+    speed.forms.cache_clear()
+    assert {name: (row["rank"], row["bits"]) for name, row in rows.items()} == speed.FORMS
+    metrics = {name: row["metrics"] for name, row in rows.items()}
+    assert (
+        "flops" not in metrics["fused-int8"] and metrics["fused"]["flops"]["mean"] < metrics["dense"]["flops"]["mean"]
+    )
+    assert metrics["fused"]["floor"]["mean"] < metrics["dense"]["floor"]["mean"]
+    assert metrics["tt"]["process_bytes"] == {"mean": rows["tt"]["stored_bytes"], "sd": None}  # once is enough
+    assert metrics["tt"]["speedup"]["sd"] is not None and rows["dense"]["ratio"] == 1 < rows["tt"]["ratio"]
+
+
+def test_a_gpu_has_rows_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    assert speed.settings("cpu") is None and speed.settings("cuda") == {"device": "Some GPU"}
+    assert speed.methods(speed.FORWARD, "cuda") == ["dense", "tt", "fused"]

@@ -1,0 +1,166 @@
+"""`fuse_`: a trained tensor-train model becomes plain PyTorch to be run, cores merged and weights dequantized."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+
+from .embeddings import TTMEmbedding
+from .layers import TTLayer, TTLinear
+
+
+class HalfMergedEmbedding(nn.Module):
+    """The look-up table of a TT-matrix, whose cores are merged to two: row i is prefixes[i // S] @ suffixes[i mod S].
+
+    Maps ids of any shape (...) to rows of shape (..., embedding_dim), for a product of two small matrices an id. S is
+    the number of suffixes. `prefixes` holds matrices of shape (width, rank), `suffixes` of shape (rank, width'), each
+    flattened to the row of an `nn.Embedding`. The row of `padding_idx` is zero.
+
+    Raises:
+        IndexError: an id outside the table.
+    """
+
+    def __init__(self, prefixes: Tensor, suffixes: Tensor, like: TTMEmbedding):
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = like.num_embeddings, like.embedding_dim
+        self.padding_idx, self.rank = like.padding_idx, suffixes.shape[1]
+        self.prefixes = nn.Embedding.from_pretrained(prefixes.flatten(1).clone(), freeze=False)  # (P, width · rank)
+        self.suffixes = nn.Embedding.from_pretrained(suffixes.flatten(1).clone(), freeze=False)  # (S, rank · width')
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():  # ids of padding rows would find something, as in no plain table
+            self._check(ids)
+        flat = ids.reshape(-1)
+        left = self.prefixes(flat // self.suffixes.num_embeddings).unflatten(1, (-1, self.rank))
+        right = self.suffixes(flat % self.suffixes.num_embeddings).unflatten(1, (self.rank, -1))
+        if self.padding_idx is not None:
+            right = right.masked_fill((flat == self.padding_idx)[:, None, None], 0)
+        rows = (left @ right).flatten(1)[:, : self.embedding_dim]
+        return rows.reshape(*ids.shape, self.embedding_dim)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}, rank={self.rank}"
+
+    def _check(self, ids: Tensor) -> None:
+        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_embeddings:
+            raise IndexError(
+                f"ids must lie in 0 … {self.num_embeddings - 1}; "
+                f"the smallest here is {int(ids.min())}, the largest {int(ids.max())}"
+            )
+
+
+@torch.no_grad()
+def fuse_(model: nn.Module) -> nn.Module:
+    """Make a compressed model plain PyTorch, in place, and return it: for deployment.
+
+    Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, the bias in the second, or one dense
+    `nn.Linear` where that takes no more multiplications. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an
+    `nn.Embedding` where its table is no larger. Weights under quantizers become plain ones with the values that the
+    layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
+    Shapes, dtype, device, padding_idx and train/eval mode stay too; all new parameters are trainable.
+
+    The plan and what registers it with transformers are taken off. Where layers have changed their kind,
+    `save_pretrained` is an error from now on, because `from_pretrained` would rebuild the dense layers and fill them
+    with random numbers: save the compressed model, which is smaller, and fuse it after loading.
+
+    A deep copy of the model stays as it is: `fused = ttq.fuse_(copy.deepcopy(model))` keeps both.
+
+    Raises:
+        ValueError: `model` is a single tensor-train layer, which cannot be replaced in place.
+    """
+    if isinstance(model, TTLayer):
+        raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
+    layers = {
+        name: layer
+        for name, layer in model.named_modules(remove_duplicate=False)  # a layer may stand in several places
+        if isinstance(layer, TTLayer)
+    }
+    fused = {layer: _fused(layer) for layer in set(layers.values())}
+    for name, layer in layers.items():
+        model.set_submodule(name, fused[layer])
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            _dequantize_(module)
+        if hasattr(module, "ttq_config"):
+            _forget_plan_(module)
+        if isinstance(module, PreTrainedModel) and not set(fused.values()).isdisjoint(module.modules()):
+            module.save_pretrained = _refuse_to_save
+    return model
+
+
+def _fused(layer: TTLayer) -> nn.Module:
+    parts = _thin_pair(layer) if isinstance(layer, TTLinear) else [_half_merged(layer)]
+    if hasattr(layer, "input_quantizer"):
+        parts.insert(0, layer.input_quantizer)
+    return (parts[0] if len(parts) == 1 else nn.Sequential(*parts)).train(layer.training)
+
+
+def _thin_pair(layer: TTLinear) -> list[nn.Linear]:
+    """The layers of x U V + b, or the one of x W + b where W, multiplied out, has no more entries than U and V."""
+    u, v = layer.sides()
+    if u.numel() + v.numel() >= layer.in_features * layer.out_features:
+        return [layer.to_linear()]
+    return [_linear(u, None), _linear(v, layer.bias)]
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """The layer x ↦ x W + b, with W of shape (in_features, out_features)."""
+    linear = nn.Linear(*weight.shape, bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.T.clone(memory_format=torch.contiguous_format))
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.clone())
+    return linear
+
+
+def _half_merged(layer: TTMEmbedding) -> HalfMergedEmbedding | nn.Embedding:
+    """Of all cuts through the train the one whose two sides hold the fewest numbers; the table where that is none."""
+
+    def numbers(cut: int) -> int:
+        rank, modes = layer.ranks[cut], list(zip(layer.vocabulary_modes, layer.hidden_modes))
+        return rank * sum(prod(v * h for v, h in side) for side in (modes[:cut], modes[cut:]))
+
+    cut = min(range(1, layer.order), key=numbers, default=0)
+    if cut == 0 or numbers(cut) >= layer.num_embeddings * layer.embedding_dim:
+        return layer.to_embedding()
+    prefixes, suffixes = _merged(layer.cores[:cut]), _merged(layer.cores[cut:])
+    return HalfMergedEmbedding(prefixes[0], suffixes[..., 0].transpose(0, 1), layer)
+
+
+def _merged(cores: Sequence[Tensor]) -> Tensor:
+    """One core in the place of several: (r, v_1, h_1, ·) … (·, v_n, h_n, r') → (r, v_1 ⋯ v_n, h_1 ⋯ h_n, r')."""
+    merged, *others = cores
+    for core in others:
+        merged = torch.einsum("avhr,rwgb->avwhgb", merged, core).flatten(3, 4).flatten(1, 2)
+    return merged
+
+
+def _dequantize_(module: nn.Module) -> None:
+    """Give a module the values of its parametrized tensors as its own, and the class back that it had before.
+
+    `remove_parametrizations` would do so too, and break every deep copy of the module: copies share the class that
+    parametrize makes, and it takes the tensors' properties from there.
+    """
+    values = {name: getattr(module, name) for name in module.parametrizations}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value.clone()))
+
+
+def _forget_plan_(model: nn.Module) -> None:
+    del model.ttq_config
+    if isinstance(model, PreTrainedModel):
+        model.hf_quantizer.remove_quantization_config(model)
+
+
+def _refuse_to_save(*_, **__) -> NoReturn:
+    """Stands in for `save_pretrained`. A plain function: a copy and a pickle of the model keep it."""
+    raise ValueError(
+        "a fused model has layers that from_pretrained does not know: save the compressed model, before ttq.fuse_, "
+        "and fuse it after loading; or write it with ttq.export_onnx"
+    )
