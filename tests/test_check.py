@@ -1,5 +1,6 @@
 """Checks behind exercises: right answers pass however they are written, wrong ones are caught and told why."""
 
+import copy
 from math import ceil, prod
 
 import pytest
@@ -237,6 +238,70 @@ WRONG |= {
     ("pack_bits", "no code across two bytes"): lambda codes, bits: b"".join(
         pack_bits(codes[k : k + 8 // bits], bits) for k in range(0, len(codes), 8 // bits)
     ),
+}
+
+
+def rank_for(values, error):
+    kept = values.square().cumsum(0) / values.square().sum()
+    return 1 + int((kept < 1 - error**2 - 1e-14).sum())
+
+
+def corrected_bias(weight, bias, other, inputs):
+    ones = torch.ones(len(inputs), 1, dtype=inputs.dtype)
+    return torch.linalg.lstsq(ones, inputs @ (weight - other) + bias).solution[0]
+
+
+def fitting_plan(model, budget):
+    low, high = 1, 64  # file(low) fits, file(high) does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        small = ttq.compress_(copy.deepcopy(model), ttq.plan(model, middle), init="random")
+        low, high = (middle, high) if ttq.report(small).total.stored_bytes <= budget else (low, middle)
+    return ttq.plan(model, low)
+
+
+def uneven(model, budget):
+    config = fitting_plan(model, budget)
+    name = next(iter(config.layers))
+    config.layers[name] = ttq.LayerPlan(type(config.layers[name].format)(1))
+    return config
+
+
+def surgery(model, budget):
+    config = fitting_plan(model, budget)
+    ttq.compress_(model, config)
+    return config
+
+
+RIGHT |= {"rank_for": rank_for, "corrected_bias": corrected_bias, "fitting_plan": fitting_plan}
+WRONG |= {
+    ("rank_for", "squares forgotten"): lambda values, error: (
+        1 + int((values.cumsum(0) / values.sum() < 1 - error).sum())
+    ),
+    ("rank_for", "error not squared"): lambda values, error: rank_for(values, error**0.5),
+    ("rank_for", "one too many"): lambda values, error: rank_for(values, error) + 1,
+    ("rank_for", "relative to the largest"): lambda values, error: int((values > error * values[0]).sum()),
+    ("rank_for", "the values that are kept"): lambda values, error: values[: rank_for(values, error)],
+    ("rank_for", "a float"): lambda values, error: float(rank_for(values, error)),
+    ("rank_for", "a truth value"): lambda values, error: rank_for(values, error) > 0,
+    ("corrected_bias", "as it was"): lambda weight, bias, other, inputs: bias,
+    ("corrected_bias", "wrong sign"): lambda weight, bias, other, inputs: bias + inputs.mean(0) @ (other - weight),
+    ("corrected_bias", "without the old one"): lambda weight, bias, other, inputs: inputs.mean(0) @ (weight - other),
+    ("corrected_bias", "summed"): lambda weight, bias, other, inputs: bias + inputs.sum(0) @ (weight - other),
+    ("corrected_bias", "one for all outputs"): lambda weight, bias, other, inputs: (
+        corrected_bias(weight, bias, other, inputs).mean().expand_as(bias)
+    ),
+    ("corrected_bias", "changes its input"): lambda weight, bias, other, inputs: bias.add_(
+        inputs.mean(0) @ (weight - other)
+    ),
+    ("fitting_plan", "rank 1"): lambda model, budget: ttq.plan(model, 1),
+    ("fitting_plan", "one rank too many"): lambda model, budget: fitting_plan(model, budget * 1.3),
+    ("fitting_plan", "numbers taken for bytes"): lambda model, budget: fitting_plan(model, budget / 4),
+    ("fitting_plan", "fewer bits instead"): lambda model, budget: ttq.plan(model, 20, bits=2, rest=8),
+    ("fitting_plan", "another rank for the words"): uneven,
+    ("fitting_plan", "another model's"): lambda model, budget: ttq.TTQConfig({"bert.words": ttq.TTM(4)}),
+    ("fitting_plan", "compresses the model itself"): surgery,
+    ("fitting_plan", "a rank"): lambda model, budget: 8,
 }
 
 

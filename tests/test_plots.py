@@ -156,6 +156,30 @@ def test_a_heat_map_carries_its_numbers_and_lines_of_equal_height():
     assert {"10", "100"} <= set(shown)
 
 
+def test_a_heat_map_needs_no_lines_and_may_be_darkest_elsewhere():
+    figure = ttq.plots.heat_map([[0.5, 1.9]], ("model", ("random",)), ("layer", (0, 1)), label="off by", darkest=1.5)
+    axes, scale = figure.axes
+    assert not [c for c in axes.collections if hasattr(c, "levels")]
+    assert texts(figure).split() == ["50%", "190%"]
+    assert axes.images[0].get_clim() == (0, 3)
+    assert scale.get_ylabel() == "off by" and scale.get_ylim() == (0, 1.5)
+
+
+def test_shares_cut_each_bar_into_its_parts():
+    parts = {"small": {"words": 0.5, "layers": 0.47, "rest": 0.03}, "large": {"words": 0.1, "layers": 0.9, "rest": 0.0}}
+    figure = ttq.plots.shares(parts, "share of the numbers")
+    (axes,) = figure.axes
+    for place, part in enumerate(parts.values()):
+        bars = [container.patches[place] for container in axes.containers]
+        assert [bar.get_width() for bar in bars] == pytest.approx([*part.values()])
+        assert [bar.get_x() for bar in bars] == pytest.approx([0, part["words"], part["words"] + part["layers"]])
+    assert texts(figure).split() == ["50%", "10%", "47%", "90%"]  # 3 % has no room
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*parts] and axes.yaxis_inverted()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["words", "layers", "rest"]
+    assert len({bar.get_hatch() for bar in (c.patches[0] for c in axes.containers)}) == 3  # told apart without colour
+    assert axes.get_xlabel() == "share of the numbers"
+
+
 def test_a_trade_off_shows_its_points_its_front_and_the_choice():
     clouds, front = {"trains": [(1, 0.9), (2, 0.5)], "dense": [(4, 0.1)]}, [(1, 0.9), (2, 0.5)]
     (axes,) = ttq.plots.trade_off(clouds, front, (2, 0.5), "kB", "relative error").axes

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"))
+SHADES = ("lightsteelblue", "white", "moccasin", "lightgrey")
 
 
 def tensor_network(cores: Sequence[Tensor]) -> Figure:
@@ -102,6 +103,25 @@ def lines(
     return figure
 
 
+def shares(parts: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
+    """One horizontal bar a label, cut into the same named parts, which add up to 1, with percentages where they fit."""
+    figure, axes = _figure(6.4, 0.42 * len(parts) + 1.2)
+    left = [0.0] * len(parts)
+    for name, (colour, hatch) in zip(next(iter(parts.values())), cycle(zip(SHADES, ("", "//", "..", "xx")))):
+        widths = [part[name] for part in parts.values()]
+        drawn = axes.barh(list(parts), widths, 0.65, left, color=colour, edgecolor="black", hatch=hatch, label=name)
+        texts = [f"{width:.0%}" if width > 0.04 else "" for width in widths]
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # hatches would cross the digits
+        for text in axes.bar_label(drawn, texts, label_type="center"):
+            text.set_bbox(paper if text.get_text() else None)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set(xlim=(0, 1), xlabel=x_label)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(next(iter(parts.values()))))
+    return figure
+
+
 def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
     """One horizontal bar a label on a logarithmic axis, its value at its end: costs that differ by orders."""
     figure, axes = _figure(6.4, 0.42 * len(values) + 0.9)
@@ -178,30 +198,36 @@ def heat_map(
     table: Sequence[Sequence[float]],
     rows: tuple[str, Sequence],
     columns: tuple[str, Sequence],
-    heights: Sequence[Sequence[float]],
-    levels: Mapping[float, str],
+    heights: Sequence[Sequence[float]] | None = None,
+    levels: Mapping[float, str] | None = None,
+    label: str = "relative error",
+    darkest: float = 1,
 ) -> Figure:
-    """A table of errors as shades with its numbers, and lines of equal height over it: equal bytes, say.
+    """A table of errors as shades with its numbers; on request lines of equal height over it: equal bytes, say.
 
     `rows` and `columns` are an axis label and the ticks. `heights`, of the shape of `table`, are drawn as a contour
-    line at each of the `levels`, interpolated on a logarithmic scale and labelled with its text.
+    line at each of the `levels`, interpolated on a logarithmic scale and labelled with its text. `label` names what
+    the shades show; errors of `darkest` and more are the darkest.
     """
     figure, axes = _figure(0.75 * len(columns[1]) + 1.6, 0.42 * len(rows[1]) + 1.2)
-    image = axes.imshow(table, cmap="Blues", vmin=0, vmax=2, aspect="auto", origin="lower")  # pale: numbers lie on it
+    shades = {"cmap": "Blues", "vmin": 0, "vmax": 2 * darkest}  # only the paler half: numbers lie on it
+    image = axes.imshow(table, aspect="auto", origin="lower", **shades)
     for y, line in enumerate(table):
         for x, value in enumerate(line):
             axes.text(x, y, f"{value:.0%}", ha="center", va="center")
-    logs = torch.tensor(heights, dtype=torch.float64).log().numpy()
-    texts = {float(torch.tensor(level, dtype=torch.float64).log()): text for level, text in sorted(levels.items())}
-    contours = axes.contour(logs, levels=list(texts), colors="tab:orange", linewidths=2, linestyles="--")
-    for path, text in zip(contours.get_paths(), texts.values(), strict=True):
-        if len(path.vertices):  # the label stands beside the right end of its line: numbers fill the cells
-            x, y = max(map(tuple, path.vertices))
-            axes.annotate(text, (x, y), (len(columns[1]) - 0.4, y), va="center", annotation_clip=False)
+    if heights is not None:
+        logs = torch.tensor(heights, dtype=torch.float64).log().numpy()
+        texts = {float(torch.tensor(level, dtype=torch.float64).log()): text for level, text in sorted(levels.items())}
+        contours = axes.contour(logs, levels=list(texts), colors="tab:orange", linewidths=2, linestyles="--")
+        for path, text in zip(contours.get_paths(), texts.values(), strict=True):
+            if len(path.vertices):  # the label stands beside the right end of its line: numbers fill the cells
+                x, y = max(map(tuple, path.vertices))
+                axes.annotate(text, (x, y), (len(columns[1]) - 0.4, y), va="center", annotation_clip=False)
     axes.set(xlabel=columns[0], ylabel=rows[0])
     axes.set_xticks(range(len(columns[1])), columns[1])
     axes.set_yticks(range(len(rows[1])), rows[1])
-    figure.colorbar(image, ax=axes, label="relative error", boundaries=[k / 100 for k in range(101)], ticks=[0, 0.5, 1])
+    scale = {"boundaries": [darkest * k / 100 for k in range(101)], "ticks": [0, darkest / 2, darkest]}
+    figure.colorbar(image, ax=axes, label=label, **scale)
     return figure
 
 

@@ -4,7 +4,7 @@ A failed check is one plain line, without a traceback. Checks test what the resu
 write the function passes. One file a subject.
 """
 
-from .models import mean_pool
+from .models import corrected_bias, fitting_plan, mean_pool, rank_for
 from .quantization import (
     affine_quantize,
     best_step,
@@ -35,13 +35,16 @@ __all__ = [
     "best_ternary",
     "core_gradient",
     "core_scale",
+    "corrected_bias",
     "digits",
     "embedding_row",
+    "fitting_plan",
     "interleave",
     "mean_pool",
     "pack_bits",
     "pareto",
     "product_error",
+    "rank_for",
     "step_gradient",
     "stored_bytes",
     "tt_add",
