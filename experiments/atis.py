@@ -23,10 +23,10 @@ import os
 import time
 from pathlib import Path
 
-from bookkeeping import fingerprint, last_checkpoint, stored_bytes, summary
+from bookkeeping import last_checkpoint, record_runs, stored_bytes
 from datasets import concatenate_datasets
 from made_up import labelled, make_up
-from results import RESULTS, record
+from results import RESULTS
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, TrainingArguments, set_seed
 from transformers.utils import logging
@@ -39,7 +39,13 @@ TT_SETTINGS = ("word_cores", "ranks")
 QUANTIZED_SETTINGS = ("rest", "dense_bits", "activations", "float_learning_rate", "float_epochs")
 OPTIONAL = {"made_up", "ranks", "dense_bits"}  # not named where they are empty
 LAYERS, POSITIONS = 2, 64
-TEACHER = {"learning_rate": 2e-4, "epochs": 15, "made_up": 0}  # what was chosen for the dense model
+TEACHER = {
+    "learning_rate": 2e-4,
+    "epochs": 15,
+    "batch_size": 32,
+    "dropout": 0.1,
+    "made_up": 0,
+}  # what was chosen for the dense model
 WIDTH = 768  # of the dense model that sizes are compared with
 GROUPS = {  # layers that may have ranks or bits of their own
     "words": r"word_embeddings",
@@ -77,6 +83,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         group, _, number = entry.partition("=")
         if group not in GROUPS or not number.isdecimal() or options.rank is None:
             parser.error(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
+    if len({entry.partition("=")[0] for entry in options.ranks + options.dense_bits}) < len(
+        options.ranks + options.dense_bits
+    ):
+        parser.error("--ranks and --dense-bits may name each group once")
     options.ranks, options.dense_bits = (",".join(sorted(entries)) for entries in (options.ranks, options.dense_bits))
     if options.rank is None and options.activations < 32:
         parser.error("--activations needs --rank: dense models are quantized in their weights only")
@@ -250,31 +260,22 @@ def main() -> None:
     if options.no_record or int(os.environ.get("RANK", 0)):  # of several processes the first one writes
         return
     model, recipes = build(options, len(tokenizer), intents, slots)
-    sizes = {"stored_bytes": stored_bytes(ttq.compress_(model, recipes))}
-    sizes["dense_bytes"] = stored_bytes(build(dense_run(options), len(tokenizer), intents, slots)[0])
-    for split in ("validation", "test") if options.test else ("validation",):
-        row = {
-            "task": options.task,
-            "split": split,
-            "method": method(options),
-            "rank": options.rank,
-            "bits": options.bits,
-            "seeds": options.seeds,
-            "settings": settings(options),
-            "metrics": {name: summary([report[split][name] for report in reports]) for name in reports[0][split]},
-            **sizes,
-            "ratio": round(sizes["dense_bytes"] / sizes["stored_bytes"], 2),
-            "paper": None,
-            "plan": recipes.to_dict(),
-        }
-        seconds = sum(report["seconds"] for report in reports)
-        record("atis", row, seconds, data=options.task, data_sha256=fingerprint(splits))
-        print(
-            run_folder(options, options.seeds[0]).parent.name,
-            split,
-            row["metrics"],
-            f"{row['ratio']}× fewer bytes, {seconds:.0f} s",
-        )
+    stored = stored_bytes(ttq.compress_(model, recipes))
+    record_runs(
+        "atis",
+        reports,
+        ["validation", "test"] if options.test else ["validation"],
+        splits,
+        task=options.task,
+        method=method(options),
+        rank=options.rank,
+        bits=options.bits,
+        seeds=options.seeds,
+        settings=settings(options),
+        stored_bytes=stored,
+        dense_bytes=stored_bytes(build(dense_run(options), len(tokenizer), intents, slots)[0]),
+        plan=recipes.to_dict(),
+    )
 
 
 if __name__ == "__main__":

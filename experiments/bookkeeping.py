@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from results import record
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
@@ -41,3 +42,17 @@ def fingerprint(splits) -> str:
         for row in splits[name]:
             digest.update(json.dumps([name, row], sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
+
+
+def record_runs(name: str, reports: list[dict], scored: list[str], splits, **row) -> None:
+    """Write and print a row of data/results/`name`.json for each split in `scored`; `row` is what they share.
+
+    `reports` hold, for each seed, the metrics of a split under its name, and the `seconds` that it took.
+    """
+    seconds = sum(report["seconds"] for report in reports)
+    ratio = round(row["dense_bytes"] / row["stored_bytes"], 2)
+    for split in scored:
+        metrics = {metric: summary([report[split][metric] for report in reports]) for metric in reports[0][split]}
+        row |= {"split": split, "metrics": metrics, "ratio": ratio, "paper": None}
+        record(name, row, seconds, data=row["task"], data_sha256=fingerprint(splits))
+        print(row["method"], row["settings"], split, metrics, f"{ratio}× fewer bytes, {seconds:.0f} s")

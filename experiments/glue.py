@@ -27,8 +27,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from bookkeeping import fingerprint, last_checkpoint, stored_bytes, summary
-from results import RESULTS, record
+from bookkeeping import last_checkpoint, record_runs, stored_bytes
+from results import RESULTS
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import (
@@ -344,30 +344,21 @@ def main() -> None:
     models, reports = zip(*(train(options, seed, data, teacher) for seed in options.seeds))
     if options.no_record or not is_first_process():
         return
-    sizes = {"stored_bytes": stored_bytes(models[0]), "dense_bytes": stored_bytes(teacher or models[0])}
-    for split in [split for split in data.rows if split != "train"]:
-        row = {
-            "task": options.task,
-            "split": split,
-            "method": method(options),
-            "rank": options.rank,
-            "bits": options.bits,
-            "seeds": options.seeds,
-            "settings": settings(options),
-            "metrics": {"accuracy": summary([report[split]["accuracy"] for report in reports])},
-            **sizes,
-            "ratio": round(sizes["dense_bytes"] / sizes["stored_bytes"], 2),
-            "paper": None,
-            "plan": new_student(options, teacher)[1].to_dict() if teacher else None,
-        }
-        seconds = sum(report["seconds"] for report in reports)
-        record("glue", row, seconds, data=options.task, data_sha256=fingerprint(data.splits))
-        print(
-            run_folder(options, options.seeds[0]).parent.name,
-            split,
-            row["metrics"],
-            f"{row['ratio']}× fewer bytes, {seconds:.0f} s",
-        )
+    record_runs(
+        "glue",
+        reports,
+        [split for split in data.rows if split != "train"],
+        data.splits,
+        task=options.task,
+        method=method(options),
+        rank=options.rank,
+        bits=options.bits,
+        seeds=options.seeds,
+        settings=settings(options),
+        stored_bytes=stored_bytes(models[0]),
+        dense_bytes=stored_bytes(teacher or models[0]),
+        plan=new_student(options, teacher)[1].to_dict() if teacher else None,
+    )
 
 
 if __name__ == "__main__":

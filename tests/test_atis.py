@@ -115,6 +115,13 @@ def test_a_group_that_is_not_there_or_has_no_number_is_refused(wrong, capsys):
         atis.parse(["--ranks", "heads=3"])  # of what is not a tensor train
 
 
+@pytest.mark.parametrize("twice", ["--ranks heads=3 --dense-bits heads=4", "--ranks heads=3 heads=4"])
+def test_a_group_is_named_once(twice, capsys):
+    with pytest.raises(SystemExit):
+        atis.parse(["--rank", "4", *twice.split()])
+    assert "each group once" in capsys.readouterr().err
+
+
 def test_a_narrow_model_is_measured_against_the_wide_one():
     narrow = atis.parse(["--hidden", "128", "--bits", "4"])
     assert atis.method(narrow) == "narrow-qat" and atis.dense_run(narrow).hidden == 768
