@@ -45,8 +45,8 @@ def atis_table(rows: list[dict]) -> str:
                 f"| {intent} | {slots} | {len(row['seeds'])} |"
             )
     note = (
-        "Settings were chosen on validation (for tt-qat and narrow models one was tried); mean ± standard deviation over "
-        "the seeds; bytes of the whole folder."
+        "Settings were chosen on validation (for tt-qat and narrow models one was tried); mean ± standard deviation "
+        "over the seeds; bytes of the whole folder."
     )
     return "\n".join([*lines, "", note, "", ""])
 
