@@ -6,11 +6,14 @@
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --float-learning-rate 2e-3 --float-epochs 60 --epochs 20
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --dense-bits heads=4 positions=4 …  # 4-bit matrices
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --ranks heads=30 positions=12 …      # trains, too
+    python experiments/atis.py --rank 32 --start dense …                                        # from the dense model
     python experiments/atis.py --hidden 128 --bits 4 --rest 8 …                                 # a narrow control
     torchrun --nproc_per_node 2 experiments/atis.py --rank 12                                    # or accelerate launch
 
 With --bits or --rest a run takes the float run of its rank (and trains that first where it is missing), quantizes it,
-and goes on training; with --epochs 0 it is only quantized.
+and goes on training; with --epochs 0 it is only quantized. With --start dense the float run starts from the dense
+model of its seed (trained first where it is missing), every rank spent on what a layer's outputs on training sentences
+need most.
 
 Settings are chosen on validation: without --test the test split is not looked at. A run keeps its checkpoints in
 runs/atis/<settings>/seed-<n>; called again, it goes on from the last one, and a finished run is not trained again. Real
@@ -20,39 +23,37 @@ ATIS comes from the folder that TTQ_DATA names (or from the hub); --task flights
 import argparse
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 from bookkeeping import last_checkpoint, record_runs, stored_bytes
-from datasets import concatenate_datasets
-from made_up import labelled, make_up
 from results import RESULTS
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import BertConfig, TrainingArguments, set_seed
 from transformers.utils import logging
 
 import ttqlib as ttq
 
 RUNS = RESULTS.parent.parent / "runs" / "atis"
-SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden", "made_up")
-TT_SETTINGS = ("word_cores", "ranks")
+SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
+TT_SETTINGS = ("word_cores", "ranks", "start", "sides")
 QUANTIZED_SETTINGS = ("rest", "dense_bits", "activations", "float_learning_rate", "float_epochs")
-OPTIONAL = {"made_up", "ranks", "dense_bits"}  # not named where they are empty
+OPTIONAL = {"ranks": "", "dense_bits": "", "start": "random", "sides": 3}  # not named where they are so
 LAYERS, POSITIONS = 2, 64
-TEACHER = {
-    "learning_rate": 2e-4,
-    "epochs": 15,
-    "batch_size": 32,
-    "dropout": 0.1,
-    "made_up": 0,
-}  # what was chosen for the dense model
+DENSE = {"learning_rate": 2e-4, "epochs": 15, "batch_size": 32, "dropout": 0.1}  # what was chosen for the dense model
+CALIBRATION = 1024  # training sentences that choose what the ranks of --start dense keep
 WIDTH = 768  # of the dense model that sizes are compared with
 GROUPS = {  # layers that may have ranks or bits of their own
     "words": r"word_embeddings",
     "positions": r"position_embeddings",
-    "values": r"self\.value|attention\.output",  # what attention carries from word to word
+    "attention": r"encoder\..*attention",
+    "feed-forward": r"encoder\.",  # what is not attention: the first match wins
     "heads": r"_head",
 }
+REST = ("positions", "heads")  # groups that stay as they are unless they are named
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -61,6 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
     parser.add_argument("--ranks", nargs="+", default=[], metavar="GROUP=N", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--dense-bits", nargs="+", default=[], metavar="GROUP=N", help="of groups that stay matrices")
+    parser.add_argument("--sides", type=int, default=3, help="cores on each side of a linear layer; 1 is a low rank")
+    parser.add_argument("--start", default="random", choices=["random", "dense"], help="of the cores")
     parser.add_argument("--word-cores", type=int, default=2, help="cores of the word embedding, with --rank")
     parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
     parser.add_argument("--rest", type=int, default=32, help="bits of heads, positions, norms and biases")
@@ -71,7 +74,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--made-up", type=int, default=0, help="sentences for a real one, labelled by the dense model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--hidden", type=int, default=WIDTH, help="a multiple of 64; less for the narrow control")
     parser.add_argument("--save-steps", type=int, default=200)
@@ -104,21 +106,22 @@ def float_run(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def dense_run(options: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(float_run(options)), "rank": None, "hidden": WIDTH, **TEACHER})
+    return argparse.Namespace(**{**vars(float_run(options)), "rank": None, "hidden": WIDTH, **DENSE})
 
 
 def method(options: argparse.Namespace) -> str:
-    form = "tt" if options.rank else "dense" if options.hidden == WIDTH else "narrow"
+    dense, trains = "dense" if options.hidden == WIDTH else "narrow", "tt" if options.sides > 1 else "svd"
+    form = dense if options.rank is None else trains
     if not is_quantized(options):
         return form
     return f"{form}-qat" if options.epochs else f"{form}-ptq"
 
 
 def settings(options: argparse.Namespace) -> dict[str, float | str]:
-    """What a run is trained with; what is left out of it is not named."""
+    """What a run is trained with; what is as it always was is not named."""
     names = SETTINGS + (() if options.rank is None else TT_SETTINGS)
     names += QUANTIZED_SETTINGS if is_quantized(options) else ()
-    return {name: getattr(options, name) for name in names if getattr(options, name) or name not in OPTIONAL}
+    return {name: getattr(options, name) for name in names if getattr(options, name) != OPTIONAL.get(name)}
 
 
 def run_folder(options: argparse.Namespace, seed: int) -> Path:
@@ -160,29 +163,35 @@ def plan(model: ttq.IntentSlotModel, options: argparse.Namespace) -> ttq.TTQConf
     if options.rank is None:
         dense = ttq.TTQConfig(rest=options.rest)
         return dense if options.bits == 32 else ttq.plan(model, bits=options.bits, rest=options.rest)
-    rules = {GROUPS[group]: ttq.LSQ(bits, per="channel") for group, bits in groups(options.dense_bits)}
-    rules |= {GROUPS[group]: form(model, group, rank, options) for group, rank in groups(options.ranks)}
-    rules.setdefault(GROUPS["words"], form(model, "words", options.rank, options))
+    ranks, dense_bits = groups(options.ranks), groups(options.dense_bits)
+    rules = {}
+    for name, layer in model.named_modules():
+        group = next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), None)
+        if group is None or not isinstance(layer, (nn.Linear, nn.Embedding)):
+            continue
+        if group in dense_bits:
+            rules[f"^{re.escape(name)}$"] = ttq.LSQ(dense_bits[group], per="channel")
+        elif group in ranks or group not in REST:
+            rules[f"^{re.escape(name)}$"] = form(layer, ranks.get(group, options.rank), options)
     quantize = None if options.bits == 32 else ttq.Binary() if options.bits == 1 else ttq.LSQ(options.bits)
     activations = None if options.activations == 32 else ttq.DynamicActivation(options.activations)
-    rules[r"encoder\."] = ttq.TT(options.rank)  # after the groups: the first match wins
     return ttq.plan(model, rules=rules, quantize=quantize, activations=activations, rest=options.rest)
 
 
-def groups(entries: str) -> list[tuple[str, int]]:
+def groups(entries: str) -> dict[str, int]:
     """What `parse` made of --ranks or --dense-bits."""
     pairs = (entry.split("=") for entry in entries.split(",") if entry)
-    return [(group, int(number)) for group, number in pairs]
+    return {group: int(number) for group, number in pairs}
 
 
-def form(model: ttq.IntentSlotModel, group: str, rank: int, options: argparse.Namespace) -> ttq.TT | ttq.TTM:
-    """The format of a group of layers: embeddings need modes, linear layers get balanced ones."""
-    tables = {"words": model.bert.embeddings.word_embeddings, "positions": model.bert.embeddings.position_embeddings}
-    if group not in tables:
-        return ttq.TT(rank)
-    table, cores = tables[group], options.word_cores
-    modes = ttq.factorize(table.num_embeddings, cores), ttq.factorize(table.embedding_dim, cores)[::-1]
-    return ttq.TTM(rank, *modes)
+def form(layer: nn.Linear | nn.Embedding, rank: int, options: argparse.Namespace) -> ttq.TT | ttq.TTM:
+    if isinstance(layer, nn.Linear):
+        if options.sides == 3:
+            return ttq.TT(rank)
+        sides = ttq.factorize(layer.in_features, options.sides)[::-1], ttq.factorize(layer.out_features, options.sides)
+        return ttq.TT(rank, *sides)
+    cores = options.word_cores
+    return ttq.TTM(rank, ttq.factorize(layer.num_embeddings, cores), ttq.factorize(layer.embedding_dim, cores)[::-1])
 
 
 def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
@@ -193,17 +202,15 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
     if is_quantized(options) and not start.exists():
         train(float_run(options), seed, splits, tokenizer, intents, slots)
     encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
-    if options.made_up and not finished.exists():
-        sentences = make_up(splits["train"], options.made_up * len(splits["train"]), seed)
-        rows = labelled(sentences, teacher(options, seed, splits, tokenizer, intents, slots), tokenizer, POSITIONS)
-        extra = ttq.encode(rows, tokenizer, intents, slots, POSITIONS)
-        encoded["train"] = concatenate_datasets([encoded["train"], extra])
+    collate = ttq.IntentSlotCollator(tokenizer)
     set_seed(seed)
     began = time.perf_counter()  # fitting step sizes is part of it
     model, recipes = build(options, len(tokenizer), intents, slots)
     if is_quantized(options):
         model.load_state_dict(load_file(start))
         ttq.compress_(model, recipes)
+    elif options.rank is not None and options.start == "dense" and not finished.exists():
+        model = from_dense(options, seed, splits, tokenizer, intents, slots)
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -220,7 +227,6 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
         logging_steps=100,
         report_to="none",
     )
-    collate = ttq.IntentSlotCollator(tokenizer)
     trainer = ttq.QATTrainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
     trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
     if finished.exists():
@@ -239,15 +245,17 @@ def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, sl
     return report
 
 
-def teacher(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> ttq.IntentSlotModel:
-    """The dense model of a seed, trained first where that has not been done."""
-    dense = dense_run(options)
-    weights = run_folder(dense, seed) / "weights.safetensors"
+def from_dense(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> ttq.IntentSlotModel:
+    """The dense model of a seed, trained first where that has not been done, cut into trains by what its layers see."""
+    dense = argparse.Namespace(**{**vars(dense_run(options)), "dropout": options.dropout})
+    weights = run_folder(dense_run(options), seed) / "weights.safetensors"
     if not weights.exists():
-        train(dense, seed, splits, tokenizer, intents, slots)
+        train(dense_run(options), seed, splits, tokenizer, intents, slots)
     model, _ = build(dense, len(tokenizer), intents, slots)
     model.load_state_dict(load_file(weights))
-    return model
+    rows = ttq.encode(splits["train"].select(range(CALIBRATION)), tokenizer, intents, slots, POSITIONS)
+    batches = DataLoader(rows, batch_size=64, collate_fn=ttq.IntentSlotCollator(tokenizer))
+    return ttq.compress_(model, plan(model, options).without_quantizers(), calibration=batches)
 
 
 def main() -> None:

@@ -6,8 +6,9 @@
     python experiments/glue.py --task sst2 --rank 60 --bits 4 --rest 8 --seeds 0 1 2 --validation  # once it is chosen
     torchrun --nproc_per_node 2 experiments/glue.py --task sst2 --rank 60                         # or accelerate launch
 
-A student starts from the teacher's weights by TT-SVD, is quantized, and learns for --steps optimizer steps in all,
-whatever the schedule. The teacher that it needs is trained first where it is missing.
+A student starts from the teacher's weights by TT-SVD, its ranks spent on what its layers give on training sentences
+(--start svd: on the weights alone), is quantized, and learns for --steps optimizer steps in all, whatever the
+schedule. The teacher that it needs is trained first where it is missing.
 
 The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, 2 000
 of them (400 of RTE's; at most a fifth), and validation takes the place of the test split: only --validation reads it.
@@ -21,6 +22,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -30,6 +32,7 @@ import torch
 from bookkeeping import last_checkpoint, record_runs, stored_bytes
 from results import RESULTS
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
@@ -52,9 +55,22 @@ HELD_OUT_SEED = 0  # the same rows for every run
 MAX_LENGTH, MAX_LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so many positions
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 TEACHER_BATCH = 32
-TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate")
+CALIBRATION = 1024  # training rows that choose what a student's ranks keep
+TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16")
 STUDENT = ("schedule", "steps", "layer_share", "learning_rate", "last_learning_rate", "temperature", "batch_size")
-STUDENT += ("dropout", "rest", "words", "word_rank", "word_bits", "word_cores", "start", "teacher_seed", *TEACHER)
+STUDENT += (
+    "bf16",
+    "dropout",
+    "rest",
+    "words",
+    "word_rank",
+    "word_bits",
+    "word_cores",
+    "sides",
+    "start",
+    "teacher_seed",
+    *TEACHER,
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- schedules
@@ -106,20 +122,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher-seed", type=int, default=0, help="which teacher students learn from")
     parser.add_argument("--teacher-epochs", type=int, default=3)
     parser.add_argument("--teacher-learning-rate", type=float, default=5e-5)
+    parser.add_argument("--teacher-bf16", action="store_true", help="train it under autocast to bfloat16")
     parser.add_argument("--rank", type=int, help="TT-rank of every linear layer; without it and --bits: the teacher")
     parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
     parser.add_argument("--rest", type=int, default=32, help="bits of the head, positions, norms and biases")
+    parser.add_argument("--sides", type=int, default=2, help="cores on each side of a linear layer")
     parser.add_argument("--words", default="ttm", choices=["ttm", "dense"], help="format of the word embedding")
     parser.add_argument("--word-cores", type=int, default=3, help="cores of the word embedding")
     parser.add_argument("--word-rank", type=int, help="its TT-rank, by default --rank")
     parser.add_argument("--word-bits", type=int, help="its bits, by default --bits")
-    parser.add_argument("--start", default="svd", choices=["svd", "random"], help="of the cores")
+    parser.add_argument("--start", default="calibrated", choices=["calibrated", "svd", "random"], help="of the cores")
     parser.add_argument("--schedule", default="layer_by_layer", choices=list(SCHEDULES))
     parser.add_argument("--steps", type=int, default=5000, help="of all stages together; 0: compressed, not trained")
     parser.add_argument("--layer-share", type=float, default=0.4, help="of the steps, for stages of layers")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--last-learning-rate", type=float, help="of the last stage, by default --learning-rate")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the logits")
+    parser.add_argument("--bf16", action="store_true", help="train the student under autocast to bfloat16")
     parser.add_argument("--dropout", type=float, default=0.1, help="of the student")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -238,8 +257,8 @@ def new_teacher(options: argparse.Namespace, data: Data) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_pretrained(options.teacher, **changes)
 
 
-def new_student(options: argparse.Namespace, teacher: PreTrainedModel) -> tuple[PreTrainedModel, ttq.TTQConfig]:
-    """The teacher, compressed, with no more positions than are used; and its plan."""
+def new_student(options: argparse.Namespace, teacher: PreTrainedModel, data: Data) -> PreTrainedModel:
+    """The teacher, compressed, with no more positions than are used."""
     config = copy.deepcopy(teacher.config)
     config.max_position_embeddings = options.max_length
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = options.dropout
@@ -248,8 +267,11 @@ def new_student(options: argparse.Namespace, teacher: PreTrainedModel) -> tuple[
         if "position_embeddings" in name:
             weights[name] = weights[name][: len(own)]
     student.load_state_dict(weights)
-    recipes = plan(student, options)
-    return ttq.compress_(student, recipes, init=options.start), recipes
+    if options.rank is None or options.start != "calibrated":
+        return ttq.compress_(student, plan(student, options), init="random" if options.start == "random" else "svd")
+    rows = data.encoded["train"].select(range(min(CALIBRATION, len(data.encoded["train"]))))
+    batches = DataLoader(rows, batch_size=64, collate_fn=data.collate)
+    return ttq.compress_(student, plan(student, options), calibration=batches)
 
 
 def plan(model: PreTrainedModel, options: argparse.Namespace) -> ttq.TTQConfig:
@@ -257,13 +279,20 @@ def plan(model: PreTrainedModel, options: argparse.Namespace) -> ttq.TTQConfig:
     if options.rank is None:
         dense = ttq.TTQConfig(rest=options.rest)
         return dense if options.bits == 32 else ttq.plan(model, bits=options.bits, rest=options.rest)
-    words, cores = model.get_input_embeddings(), options.word_cores
-    modes = ttq.factorize(words.num_embeddings, cores), ttq.factorize(words.embedding_dim, cores)[::-1]
-    trains = ttq.LayerPlan(ttq.TTM(options.word_rank, *modes), quantizer(options.word_bits, "tensor"))
-    rules = {
-        "word_embeddings": trains if options.words == "ttm" else quantizer(options.word_bits, "channel"),
-        "encoder|pooler": ttq.LayerPlan(ttq.TT(options.rank), quantizer(options.bits, "tensor")),
-    }
+    rules = {}
+    for name, layer in model.named_modules():
+        recipe = None
+        if layer is model.get_input_embeddings() and options.words == "dense":
+            recipe = quantizer(options.word_bits, "channel")
+        elif layer is model.get_input_embeddings():
+            rows, columns = (ttq.factorize(n, options.word_cores) for n in (layer.num_embeddings, layer.embedding_dim))
+            form = ttq.TTM(options.word_rank, rows, columns[::-1])
+            recipe = ttq.LayerPlan(form, quantizer(options.word_bits, "tensor"))
+        elif isinstance(layer, nn.Linear) and re.search("encoder|pooler", name):
+            inputs, outputs = (ttq.factorize(n, options.sides) for n in (layer.in_features, layer.out_features))
+            recipe = ttq.LayerPlan(ttq.TT(options.rank, inputs[::-1], outputs), quantizer(options.bits, "tensor"))
+        if recipe is not None:
+            rules[f"^{re.escape(name)}$"] = recipe
     return ttq.plan(model, rules=rules, rest=options.rest)
 
 
@@ -282,6 +311,8 @@ def trainer_of(options: argparse.Namespace, seed: int, data: Data, model, teache
         "seed": seed,
         "weight_decay": 0.01,
         "per_device_train_batch_size": TEACHER_BATCH if teacher is None else options.batch_size,
+        "bf16": options.teacher_bf16 if teacher is None else options.bf16,
+        "use_cpu": not torch.cuda.is_available(),  # else transformers refuses bfloat16 there
         "train_sampling_strategy": "group_by_length",
         "save_steps": options.save_steps,
         "save_total_limit": 1,
@@ -305,7 +336,7 @@ def train(options: argparse.Namespace, seed: int, data: Data, teacher: PreTraine
     """
     folder = run_folder(options, seed)
     set_seed(seed)
-    model = new_teacher(options, data) if teacher is None else new_student(options, teacher)[0]
+    model = new_teacher(options, data) if teacher is None else new_student(options, teacher, data)
     finished, weights = folder / "finished.json", folder / "weights.safetensors"
     if finished.exists():
         report = json.loads(finished.read_text())
@@ -357,7 +388,7 @@ def main() -> None:
         settings=settings(options),
         stored_bytes=stored_bytes(models[0]),
         dense_bytes=stored_bytes(teacher or models[0]),
-        plan=new_student(options, teacher)[1].to_dict() if teacher else None,
+        plan=models[0].ttq_config.to_dict() if teacher else None,
     )
 
 

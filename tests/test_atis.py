@@ -129,14 +129,41 @@ def test_a_narrow_model_is_measured_against_the_wide_one():
     assert atis.method(atis.parse(["--rank", "4", "--hidden", "64"])) == "tt"
 
 
-def test_made_up_sentences_come_from_the_dense_run_of_the_seed(tmp_path, monkeypatch):
+def test_trains_can_start_from_the_dense_run_of_the_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(atis, "WIDTH", 64)
-    monkeypatch.setattr(atis, "TEACHER", {"learning_rate": 1e-3, "epochs": 1, "made_up": 0})
+    monkeypatch.setattr(atis, "DENSE", {**atis.DENSE, "epochs": 1})
+    monkeypatch.setattr(atis, "CALIBRATION", 48)
     splits = ttq.load_task("flights")
     splits = {name: rows.select(range(64)) for name, rows in splits.items()}
     tokenizer = ttq.word_tokenizer(splits["train"]["tokens"])
     names = ttq.label_names(splits["train"], "intent"), ttq.label_names(splits["train"], "slots")
-    given = f"--task flights --rank 2 --hidden 64 --epochs 1 --made-up 2 --runs {tmp_path}"
-    report = atis.train(atis.parse(given.split()), 0, splits, tokenizer, *names)
-    assert report["steps"] == 6  # 64 real sentences and 128 made up, in batches of 32
-    assert sorted(path.name.split("-")[1] for path in tmp_path.iterdir()) == ["dense", "tt2"]
+    given = f"--task flights --rank 40 --sides 1 --hidden 64 --epochs 0 --start dense --runs {tmp_path}"
+    given += " --dense-bits words=8"
+    options = atis.float_run(atis.parse(given.split()))
+    model = atis.from_dense(options, 0, splits, tokenizer, *names)
+    assert [folder.name.split("-")[1] for folder in tmp_path.iterdir()] == ["dense"]
+    dense, _ = atis.build(atis.dense_run(options), len(tokenizer), *names)
+    dense.load_state_dict(load_file(next(tmp_path.rglob("weights.safetensors"))))
+    collate = ttq.IntentSlotCollator(tokenizer)
+    batch = collate(list(ttq.encode(splits["test"], tokenizer, *names, atis.POSITIONS).select(range(8))))
+    with torch.no_grad():
+        small, large, other = (
+            m.eval()(**batch).slot_logits for m in (model, dense, atis.build(options, len(tokenizer), *names)[0])
+        )
+        assert ttq.relative_error(large, small) < 0.4 < 0.8 < ttq.relative_error(large, other)  # a random start
+        layer = model.bert.encoder.layer[0].intermediate.dense
+        assert isinstance(layer, ttq.TTLinear) and layer.order == 2
+    quantized = atis.parse([*given.split(), "--bits", "8"])
+    assert atis.method(quantized) == "svd-ptq" and atis.settings(quantized)["start"] == "dense"
+
+
+def test_a_group_takes_its_layers_and_the_rest_theirs():
+    options = atis.parse(
+        ["--rank=4", "--sides=2", "--hidden=64", "--ranks", "attention=3", "feed-forward=2", "heads=1"]
+    )
+    layers = atis.build(options, 300, list("abcde"), list("abcdefgh"))[1].layers
+    ranks = {name.removeprefix("bert."): layer.format.rank for name, layer in layers.items()}
+    assert ranks["encoder.layer.1.attention.output.dense"] == ranks["encoder.layer.0.attention.self.key"] == 3
+    assert ranks["encoder.layer.0.intermediate.dense"] == ranks["encoder.layer.1.output.dense"] == 2
+    assert ranks["slot_head"] == ranks["intent_head"] == 1 and ranks["embeddings.word_embeddings"] == 4
+    assert len(ranks) == 2 * 6 + 3 and len(layers["bert.encoder.layer.0.output.dense"].format.in_modes) == 2

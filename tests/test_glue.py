@@ -125,16 +125,16 @@ def test_a_student_is_its_teacher_but_for_what_the_plan_says(data, teacher):
     batch = data.collate([data.encoded["train"][row] for row in range(4)])
     with torch.no_grad():
         expected = teacher(**batch).logits
-        student, plan = glue.new_student(options("--rank", "9999", "--bits", "32", "--rest", "32"), teacher)
+        student = glue.new_student(options("--rank", "9999", "--bits", "32", "--rest", "32"), teacher, data)
         torch.testing.assert_close(student.eval()(**batch).logits, expected, rtol=0, atol=1e-4)
     positions = student.get_submodule("bert.embeddings.position_embeddings")
     assert positions.num_embeddings == student.config.max_position_embeddings == 128
-    assert plan.layers["bert.pooler.dense"].format == ttq.TT(9999)
-    random, _ = glue.new_student(options("--start", "random"), teacher)
+    assert student.ttq_config.layers["bert.pooler.dense"].format.rank == 9999
+    random = glue.new_student(options("--start", "random"), teacher, data)
     assert (random.eval()(**batch).logits - expected).abs().max() > 0.01
 
 
-def test_formats_of_the_words(teacher):
+def test_formats_of_the_words(data, teacher):
     words = "bert.embeddings.word_embeddings"
     cases = {
         ("--word-rank", "5", "--word-bits", "2", "--word-cores", "2"): ("TTM", 5, 2),
@@ -143,13 +143,12 @@ def test_formats_of_the_words(teacher):
         ("--rank", "8", "--bits", "1"): ("TTM", 8, 1),
     }
     for more, expected in cases.items():
-        _, plan = glue.new_student(options(*more), teacher)
-        layer = plan.layers[words]
+        layer = glue.new_student(options(*more), teacher, data).ttq_config.layers[words]
         form = (type(layer.format).__name__, layer.format.rank) if layer.format else (None, None)
         assert (*form, layer.quantize.bits) == expected
         assert layer.format is None or len(layer.format.vocabulary_modes) == (2 if "--word-cores" in more else 3)
     dense = glue.parse([*SMALL, "--bits", "2"])
-    assert glue.new_student(dense, teacher)[1].layers[words].quantize == ttq.LSQ(2, per="channel")
+    assert glue.new_student(dense, teacher, data).ttq_config.layers[words].quantize == ttq.LSQ(2, per="channel")
 
 
 def test_methods_and_folders_tell_runs_apart():

@@ -1,7 +1,7 @@
 """Surgery: `compress_` gives the layers of any model, in place, the formats and quantizers that a plan names."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from .activations import quantize_input_
+from .calibration import Moments, keep_mean_output_, nearest_outputs, output_moments
 from .embeddings import TTMEmbedding
 from .fake_quantization import Float16
 from .layers import TTLayer, TTLinear
@@ -19,7 +20,12 @@ from .quantizers import LSQ, WeightRecipe
 Recipe = WeightRecipe | type[Float16]  # what has `fit`
 
 
-def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Module:
+def compress_(
+    model: nn.Module,
+    config: TTQConfig,
+    init: str = "svd",
+    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+) -> nn.Module:
     """Give every layer that `config` names its format and its quantizers, in place, and return the model.
 
     `init="svd"` starts from the weights that are there, by TT-SVD; `init="random"` draws cores whose product has the
@@ -27,22 +33,33 @@ def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Modu
     cores, dense weights and the rest (8 bits: a step size for each row of a matrix, one for a vector); latent float
     weights stay underneath and train. Nothing is changed unless everything can be.
 
+    With `calibration`, batches of real inputs as the model takes them (a few hundred sentences), a linear layer's rank
+    is spent on what its *outputs* need: see `ttqlib.calibration`. TT-SVD then starts from that weight of rank r, and
+    the bias keeps the mean of the outputs. A trained model loses far less so, at the same size.
+
     Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
     `compress_(model, config)`. A layer that has its format already keeps its cores.
 
     Raises:
         ValueError: a name that is not in the model, a layer of another type than its format is for, a weight that two
-            layers share, one that is quantized already, or an unknown `init`.
+            layers share, one that is quantized already, an unknown `init`, or calibration that reaches not every
+            layer or goes with random cores.
     """
     if init not in ("svd", "random"):
         raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
+    if calibration is not None and init == "random":
+        raise ValueError("calibration is for init='svd': random cores keep nothing of the weights")
     _check(model, config)
     modules = dict(model.named_modules())
-    replacements = {
-        name: _replacement(modules[name], layer.format, init)
+    formats = {
+        name: layer.format
         for name, layer in config.layers.items()
         if layer.format is not None and not isinstance(modules[name], TTLayer)
     }
+    moments: dict[str, Moments] = {}
+    if calibration is not None:
+        moments = output_moments(model, [name for name, form in formats.items() if isinstance(form, TT)], calibration)
+    replacements = {name: _replacement(modules[name], form, init, moments.get(name)) for name, form in formats.items()}
     quantizers = {
         (name, tensor): _fit(f"{name}.{tensor}", recipe, values)
         for name, module in modules.items()
@@ -51,8 +68,9 @@ def compress_(model: nn.Module, config: TTQConfig, init: str = "svd") -> nn.Modu
     for name, layer in replacements.items():
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, layer)
+    bare = any(parameter.is_meta for parameter in model.parameters())  # torch's checks run forward: there it is slow
     for (name, tensor), quantizer in quantizers.items():
-        parametrize.register_parametrization(model.get_submodule(name), tensor, quantizer)
+        parametrize.register_parametrization(model.get_submodule(name), tensor, quantizer, unsafe=bare)
     for name, layer in config.layers.items():
         if layer.activations is not None:
             quantize_input_(model.get_submodule(name), layer.activations)
@@ -106,15 +124,21 @@ def _like(layer: TTLinear | TTMEmbedding, form: TT | TTM) -> bool:
     return [core.shape for core in planned.cores] == [core.shape for core in layer.cores]
 
 
-def _replacement(module: nn.Module, form: TT | TTM, init: str) -> TTLinear | TTMEmbedding:
+def _replacement(module: nn.Module, form: TT | TTM, init: str, moments: Moments | None) -> TTLinear | TTMEmbedding:
     if isinstance(form, TT):
         module, build = _as_linear(module), TTLinear.from_linear
     else:
         build = TTMEmbedding.from_embedding
     modes = {name: value for name, value in vars(form).items() if name != "rank"}
-    if init == "svd" and not module.weight.is_meta:
+    if init == "random" or module.weight.is_meta:
+        return _random(module, form.rank, modes)
+    if moments is None:
         return build(module, form.rank, **modes)
-    return _random(module, form.rank, modes)
+    planned = TTLinear(module.in_features, module.out_features, **vars(form), device="meta")
+    rank = planned.ranks[len(planned.in_modes)]  # of the bond between inputs and outputs: that of the whole weight
+    layer = build(nearest_outputs(module, rank, moments), form.rank, **modes)
+    keep_mean_output_(layer, layer.to_linear().weight.T, moments)
+    return layer
 
 
 def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> TTLinear | TTMEmbedding:
