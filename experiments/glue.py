@@ -55,7 +55,7 @@ HELD_OUT_SEED = 0  # the same rows for every run
 MAX_LENGTH, MAX_LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so many positions
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 TEACHER_BATCH = 32
-CALIBRATION = 1024  # training rows that choose what a student's ranks keep
+CALIBRATION = 2048  # training rows that choose what a student's ranks keep
 TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16")
 STUDENT = ("schedule", "steps", "layer_share", "learning_rate", "last_learning_rate", "temperature", "batch_size")
 STUDENT += (
@@ -127,7 +127,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
     parser.add_argument("--rest", type=int, default=32, help="bits of the head, positions, norms and biases")
     parser.add_argument("--sides", type=int, default=2, help="cores on each side of a linear layer")
-    parser.add_argument("--words", default="ttm", choices=["ttm", "dense"], help="format of the word embedding")
+    parser.add_argument("--words", default="ttm", choices=["ttm", "low-rank", "dense"], help="their format")
     parser.add_argument("--word-cores", type=int, default=3, help="cores of the word embedding")
     parser.add_argument("--word-rank", type=int, help="its TT-rank, by default --rank")
     parser.add_argument("--word-bits", type=int, help="its bits, by default --bits")
@@ -287,6 +287,8 @@ def plan(model: PreTrainedModel, options: argparse.Namespace) -> ttq.TTQConfig:
         elif layer is model.get_input_embeddings():
             rows, columns = (ttq.factorize(n, options.word_cores) for n in (layer.num_embeddings, layer.embedding_dim))
             form = ttq.TTM(options.word_rank, rows, columns[::-1])
+            if options.words == "low-rank":  # one core for the words and one for the directions
+                form = ttq.TTM(options.word_rank, (layer.num_embeddings, 1), (1, layer.embedding_dim))
             recipe = ttq.LayerPlan(form, quantizer(options.word_bits, "tensor"))
         elif isinstance(layer, nn.Linear) and re.search("encoder|pooler", name):
             inputs, outputs = (ttq.factorize(n, options.sides) for n in (layer.in_features, layer.out_features))

@@ -101,6 +101,23 @@ def test_a_model_is_calibrated_in_eval_mode_and_left_as_it_was(make):
     assert not any(module._forward_hooks for module in small.modules())
 
 
+def test_a_table_of_low_rank_keeps_the_rows_that_are_looked_up():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 12, generator=generator, dtype=torch.float64) + 1  # with a mean that no bias can mend
+    ids = torch.randint(3, 15, (6, 20), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[:, 17:] = 0
+    ids[:, 17:] = 20  # what stands under padding
+    model = network(nn.Embedding.from_pretrained(table, padding_idx=0))
+    form, batches = ttq.TTM(RANK, (40, 1), (1, 12)), [{"x": ids, "attention_mask": mask}]
+    plain, informed = (compressed(model, form, calibration) for calibration in (None, batches))
+    seen = ids[:, :17]
+    values = torch.linalg.svdvals(model(seen).flatten(0, 1))
+    assert error(model, informed, seen) == pytest.approx(values[RANK:].pow(2).sum().item(), rel=1e-6)
+    assert error(model, plain, seen) > 1.3 * error(model, informed, seen)
+    assert informed(torch.tensor([0])).abs().max() == 0
+
+
 def test_quantizers_and_words_come_as_without_calibration():
     model = bert()
     config = ttq.plan(model, rank=4, bits=4, rest=8)

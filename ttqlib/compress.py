@@ -35,7 +35,8 @@ def compress_(
 
     With `calibration`, batches of real inputs as the model takes them (a few hundred sentences), a linear layer's rank
     is spent on what its *outputs* need: see `ttqlib.calibration`. TT-SVD then starts from that weight of rank r, and
-    the bias keeps the mean of the outputs. A trained model loses far less so, at the same size.
+    the bias keeps the mean of the outputs. An embedding in a format of low rank, as `TTM(r, (rows, 1), (1, columns))`,
+    is made for the rows that are looked up. A trained model loses far less so, at the same size.
 
     Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
     `compress_(model, config)`. A layer that has its format already keeps its cores.
@@ -58,7 +59,8 @@ def compress_(
     }
     moments: dict[str, Moments] = {}
     if calibration is not None:
-        moments = output_moments(model, [name for name, form in formats.items() if isinstance(form, TT)], calibration)
+        adaptable = [name for name, form in formats.items() if _weight_rank(modules[name], form)]
+        moments = output_moments(model, adaptable, calibration)
     replacements = {name: _replacement(modules[name], form, init, moments.get(name)) for name, form in formats.items()}
     quantizers = {
         (name, tensor): _fit(f"{name}.{tensor}", recipe, values)
@@ -134,11 +136,24 @@ def _replacement(module: nn.Module, form: TT | TTM, init: str, moments: Moments 
         return _random(module, form.rank, modes)
     if moments is None:
         return build(module, form.rank, **modes)
-    planned = TTLinear(module.in_features, module.out_features, **vars(form), device="meta")
-    rank = planned.ranks[len(planned.in_modes)]  # of the bond between inputs and outputs: that of the whole weight
-    layer = build(nearest_outputs(module, rank, moments), form.rank, **modes)
-    keep_mean_output_(layer, layer.to_linear().weight.T, moments)
+    layer = build(nearest_outputs(module, _weight_rank(module, form), moments), form.rank, **modes)
+    if isinstance(layer, TTLinear):
+        keep_mean_output_(layer, layer.to_linear().weight.T, moments)
     return layer
+
+
+def _weight_rank(module: nn.Module, form: TT | TTM) -> int | None:
+    """The rank that a format leaves to the weight as a matrix: that of the bond between its rows and its columns.
+
+    None where a TT-matrix has no such bond: its cores hold modes of both.
+    """
+    if isinstance(form, TT):
+        planned = TTLinear(*_as_linear(module).weight.shape[::-1], **vars(form), device="meta")
+        return planned.ranks[len(planned.in_modes)]
+    planned = TTMEmbedding(*module.weight.shape, **vars(form), device="meta")
+    rows, columns = planned.vocabulary_modes, planned.hidden_modes
+    bonds = (k for k in range(1, planned.order) if {*columns[:k], *rows[k:]} == {1})
+    return next((planned.ranks[bond] for bond in bonds), None)
 
 
 def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> TTLinear | TTMEmbedding:
