@@ -6,6 +6,11 @@
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
     python experiments/speed.py --list                   # the tasks
 
+Rows of their own for an allocator that keeps freed memory instead of handing it back page by page (Linux, glibc):
+
+    export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=536870912
+    python experiments/speed.py bert
+
 Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
 which they could be deployed (`deployed.py`). Let nothing else run meanwhile. The contenders of a row take turns in one
 process, so that their ratio holds on a machine whose clock does not; medians, three repetitions with other random
@@ -13,6 +18,7 @@ numbers. `floor` is what products and look-ups alone would take (`floor.py`).
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -273,7 +279,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def settings(device: str) -> dict[str, str] | None:
-    return None if device == "cpu" else {"device": torch.cuda.get_device_name() if device == "cuda" else device}
+    found = {} if device == "cpu" else {"device": torch.cuda.get_device_name() if device == "cuda" else device}
+    if "GLIBC_TUNABLES" in os.environ:  # how the C library allocates: for all contenders alike
+        found["allocator"] = os.environ["GLIBC_TUNABLES"]
+    return found or None
 
 
 def recorded(key: dict) -> set[str]:

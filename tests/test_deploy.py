@@ -12,10 +12,12 @@ from unittest.mock import ANY
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -271,8 +273,36 @@ def test_8_bits_stay_close(small):
     ids = np.random.default_rng(0).integers(30_000, size=(3, 40))
     expected, found = answers(model, {"input_ids": ids})["logits"], ttq.Predictor(folder).logits(ids)["logits"]
     assert 1e-5 < np.abs(found - expected).max() / np.abs(expected).max() < 0.1
-    kinds = {node.op_type for node in onnx.load(folder / "model.onnx").graph.node}
-    assert "MatMulInteger" in kinds and "Unique" not in kinds
+    kinds = [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]
+    assert kinds.count("MatMulInteger") == 1 and "Unique" not in kinds  # the pooler is as wide as the model
+    assert kinds.count("DequantizeLinear") >= 6 * 6 * 2 + 1  # pairs of rank 30, and the classifier
+
+
+def test_only_thin_products_stay_float32(tmp_path):
+    wide, thin = torch.nn.Linear(deploy.THIN, 64), torch.nn.Linear(64, deploy.THIN - 1)
+    path, x = tmp_path / "model.onnx", torch.randn(2, 5, deploy.THIN)
+    torch.nn.init.zeros_(thin.weight[0])  # a row that has no largest entry to scale by
+    model = torch.nn.Sequential(wide, thin).eval()
+    torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
+    deploy._quantize(path)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("MatMulInteger") == kinds.count("DequantizeLinear") == kinds.count("MatMul") == 1
+    (found,) = InferenceSession(path).run(None, {InferenceSession(path).get_inputs()[0].name: x.numpy()})
+    assert np.allclose(found, model(x).detach(), atol=0.02) and not np.array_equal(found, model(x).detach())
+    assert np.allclose(found[..., 0], model[1].bias[0].item())
+
+
+def test_weights_are_dequantized_while_loading_and_nothing_is_fused_that_gets_slower(small, tmp_path, monkeypatch):
+    class Options(onnxruntime.SessionOptions):
+        def __init__(self):
+            super().__init__()
+            self.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    ttq.Predictor(small[1])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert "LayerNormalization" in kinds and "SkipLayerNormalization" not in kinds
+    assert kinds.count("DequantizeLinear") <= 5 and "MatMulNBits" not in kinds  # rows of tables are looked up first
 
 
 def test_an_export_is_three_files_and_names_no_path(small, exports):

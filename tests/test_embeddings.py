@@ -123,8 +123,16 @@ def test_prefixes_are_merged_while_there_are_at_most_two_for_each_id(monkeypatch
     assert layer.merged_cores(1000) == 1
 
 
-def test_repeated_ids_are_made_once(monkeypatch):
+def test_repeated_ids_are_made_once_unless_they_are_few(monkeypatch):
     assert chunks_of(example(), torch.tensor([[3, 9, 3], [9, 3, 3]]), monkeypatch) == [2]
+    assert chunks_of(example(), torch.tensor([[3, 9, 3], [1, 2, 0]]), monkeypatch) == [6]
+    assert chunks_of(example(), torch.tensor([3, 9, 3, 1]), monkeypatch) == [3]  # a quarter is not few
+
+
+@pytest.mark.parametrize("ids", [[[3, 9, 3], [1, 2, 0]], [[3, 3, 3], [3, 3, 9]], [5, 1, 0, 4]])
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_rows_come_in_the_order_of_their_ids(ids, padding_idx):
+    assert_looks_up(example(padding_idx=padding_idx), torch.tensor(ids))
 
 
 # -------------------------------------------------------------------------------------------------- ids and padding

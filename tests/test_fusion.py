@@ -73,9 +73,23 @@ def test_a_linear_layer_becomes_the_cheaper_of_two_thin_ones_and_a_dense_one(lay
     assert_equal(plain(x), layer(x))
     n, m, rank = layer.in_features, layer.out_features, layer.ranks[len(layer.in_modes)]
     parts = [part for part in plain.modules() if type(part) is nn.Linear]
-    assert len(parts) == (2 if rank * (n + m) < n * m else 1) and plain.training == layer.training
-    assert [part.bias is not None for part in parts] == [False, layer.bias is not None][-len(parts) :]
-    assert numbers(plain) == min(rank * (n + m), n * m) + (0 if layer.bias is None else m)
+    inner = rank + (layer.bias is not None)  # the bias is one more rank
+    assert len(parts) == (2 if inner * (n + m) < n * m else 1) and plain.training == layer.training
+    if len(parts) == 2:
+        assert [tuple(part.weight.shape) for part in parts] == [(inner, n), (m, inner)]
+        assert [part.bias is not None for part in parts] == [layer.bias is not None, False]
+        assert numbers(plain) == inner * (n + m) + (0 if layer.bias is None else inner)
+    else:
+        assert numbers(plain) == n * m + (0 if layer.bias is None else m)
+
+
+def test_the_bias_rides_along_exactly():
+    layer = ttq.TTLinear(24, 30, 2)
+    nn.init.normal_(layer.bias, std=100)
+    first, second = fused(layer)
+    assert torch.equal(first(torch.randn(5, 24))[:, -1], torch.ones(5))
+    assert torch.equal(second.weight[:, -1], layer.bias)
+    assert_equal(nn.Sequential(first, second)(torch.zeros(3, 24)), layer.bias.expand(3, -1))
 
 
 @st.composite
@@ -332,5 +346,6 @@ def test_a_report_adds_up_to_the_file_of_a_fused_model(tmp_path):
     assert report.total.stored_bytes == (tmp_path / "plain.safetensors").stat().st_size
     assert report.total.parameters == numbers(model)
     flops = {row.layer: row.flops for row in report.rows}
-    assert flops["bert.encoder.layer.0.output.dense.0"] == 2 * 128 * 48 * 4
+    assert flops["bert.encoder.layer.0.output.dense.0"] == 2 * 128 * 48 * (4 + 1)  # the bias is a rank
+    assert flops["bert.embeddings.word_embeddings"] == 2 * 128 * 24 * 4 and "word_embeddings" in str(report)
     assert "HalfMergedEmbedding(" in repr(model) and "97, 24, padding_idx=0, rank=4" in repr(model)

@@ -176,6 +176,12 @@ def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
 
 
 def test_a_gpu_has_rows_of_its_own(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     assert speed.settings("cpu") is None and speed.settings("cuda") == {"device": "Some GPU"}
     assert speed.methods(speed.FORWARD, "cuda") == ["dense", "tt", "fused"]
+
+
+def test_another_allocator_has_rows_of_its_own(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1")
+    assert speed.settings("cpu") == {"allocator": "glibc.malloc.trim_threshold=1"}

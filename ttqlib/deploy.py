@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from importlib.util import find_spec
 from math import inf
@@ -25,6 +25,7 @@ ACTIVATION_QUANTIZERS = (DynamicActivationQuantizer, StaticActivationQuantizer)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # how far logits of the graph may be from the model's, of the largest
 ROUNDED = 0.1  # and where a last bit can tip the rounding of an activation
+THIN = 48  # a matrix product with a side below this is no faster in integers
 
 
 @torch.no_grad()
@@ -44,9 +45,11 @@ def export_onnx(
     Args:
         model: it answers `logits`, with their labels in `config.id2label`, or is an `IntentSlotModel`.
         tokenizer: without one `Predictor` takes ids only.
-        int8: matrices and look-up tables become 8-bit integers, with a scale for each column, and products are
-            computed in integers (onnxruntime's dynamic quantization). What flows in gets one scale for the whole batch,
-            so that an answer depends a little on what else is asked.
+        int8: matrices and look-up tables are stored in 8 bits. Products of matrices whose sides are all at least
+            `THIN` are computed in integers (onnxruntime's dynamic quantization: a scale for each column, one for all
+            that flows in, so that an answer depends a little on what else is asked). Thinner matrices, as those of
+            tensor trains of low rank, become float32 again while they are loaded: quantizing what flows in would take
+            the time that integers save.
         max_length: by default what the model's positions and the tokenizer allow.
 
     Raises:
@@ -168,13 +171,36 @@ def _compare(model: PreTrainedModel, predictor: Predictor, config: Mapping) -> N
 
 
 def _quantize(path: Path) -> None:
-    """Replace a graph by one in 8-bit integers."""
+    """Replace a graph by one whose matrices and tables are 8-bit integers."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    graph = onnx.load(path)
-    del graph.graph.value_info[:]  # the shapes of matrices that the quantizer will transpose
-    quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8)
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # the shapes of matrices that the quantizer will transpose
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
+    thin = {node.name: node.input[1] for node in products if min(weights[node.input[1]]) < THIN}
+    excluded = [*thin, *(f"{name}_MatMul" for name in thin)]  # what the quantizer first makes of a Gemm
+    quantize_dynamic(model, path, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)
+    model = onnx.load(path)
+    _store_in_8_bits(model.graph, set(thin.values()))
+    onnx.save(model, path)
+
+
+def _store_in_8_bits(graph, names: Set[str]) -> None:
+    """Replace matrices by integers times scales, one for each row or each column, whichever are fewer."""
+    from onnx import helper, numpy_helper
+
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in names]:
+        matrix, name = numpy_helper.to_array(tensor), tensor.name
+        axis = int(np.argmin(matrix.shape))
+        scales = np.maximum(np.abs(matrix).max(1 - axis), np.finfo(np.float32).tiny) / 127
+        codes = np.round(matrix / np.expand_dims(scales, 1 - axis)).astype(np.int8)
+        graph.initializer.remove(tensor)
+        for part, values in (("codes", codes), ("scales", scales)):
+            graph.initializer.append(numpy_helper.from_array(values, f"{name}.{part}"))
+        inputs = [f"{name}.codes", f"{name}.scales"]
+        graph.node.insert(0, helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
 
 
 @contextmanager

@@ -125,11 +125,14 @@ class TTMEmbedding(TTLayer):
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
         distinct, inverse = torch.unique(ids, return_inverse=True)  # sorted: the ends are the extremes
-        if len(distinct) and not 0 <= distinct[0] <= distinct[-1] < self.num_embeddings:
-            raise IndexError(
-                f"ids must lie in 0 … {self.num_embeddings - 1}; "
-                f"the smallest here is {int(distinct[0])}, the largest {int(distinct[-1])}"
-            )
+        if len(distinct):
+            least, most = distinct[[0, -1]].tolist()
+            if not 0 <= least <= most < self.num_embeddings:
+                raise IndexError(
+                    f"ids must lie in 0 … {self.num_embeddings - 1}; the smallest here is {least}, the largest {most}"
+                )
+        if 4 * len(distinct) > 3 * ids.numel():  # making a few rows twice takes less than looking all of them up
+            return self._rows(ids.reshape(-1)).reshape(*ids.shape, self.embedding_dim)
         return F.embedding(inverse, self._rows(distinct))
 
     def extra_repr(self) -> str:
@@ -154,8 +157,7 @@ class TTMEmbedding(TTLayer):
             rows = torch.cat(
                 [checkpoint(self._complete, part, prefixes, *cores[merged:], use_reentrant=False) for part in parts]
             )
-        rows = rows[:, : self.embedding_dim]
-        return rows if self.padding_idx is None else rows.masked_fill((ids == self.padding_idx)[:, None], 0)
+        return rows[:, : self.embedding_dim]
 
     def merged_cores(self, ids: int) -> int:
         """How many cores are merged into a table of prefixes before `ids` distinct ids are looked up.
@@ -174,19 +176,32 @@ class TTMEmbedding(TTLayer):
 
     def _complete(self, ids: Tensor, prefixes: Tensor, *cores: Tensor) -> Tensor:
         """Look up the prefix of each id and multiply it by the slices that the remaining digits pick."""
-        remaining = prod(self.vocabulary_modes[self.order - len(cores) :])
-        rows = F.embedding(ids // remaining, prefixes.flatten(1)).reshape(len(ids), *prefixes.shape[1:])
-        for core in cores:
-            (left, v, h, right), width = core.shape, rows.shape[1]
-            remaining //= v
-            slices = F.embedding(ids // remaining % v, core.transpose(0, 1).flatten(1))  # (n, left · h · right)
+        tables = [prefixes.flatten(1), *(core.transpose(0, 1).flatten(1) for core in cores)]
+        factors = [F.embedding(number, table) for number, table in zip(self._numbers(ids, len(cores)), tables)]
+        if self.padding_idx is not None:  # one factor of zero is enough, and the last is the smallest
+            factors[-1] = factors[-1].masked_fill((ids == self.padding_idx)[:, None], 0)
+        rows = factors[0].reshape(len(ids), *prefixes.shape[1:])  # (n, H, r)
+        for slices, core in zip(factors[1:], cores):
+            (left, _, h, right), width = core.shape, rows.shape[1]
             rows = (rows @ slices.reshape(-1, left, h * right)).reshape(-1, width * h, right)
         return rows.flatten(1)
 
+    def _numbers(self, ids: Tensor, remaining: int) -> list[Tensor]:
+        """The digits of `ids`; all but the last `remaining` ones as one number, in which the first counts fastest."""
+        digits, place = [], prod(self.vocabulary_modes)
+        for v in self.vocabulary_modes:
+            place //= v
+            digits.append(ids // place % v)
+        prefix, *others = digits[: self.order - remaining]
+        for k, digit in enumerate(others, start=1):
+            prefix = prefix + digit * prod(self.vocabulary_modes[:k])
+        return [prefix, *digits[self.order - remaining :]]
+
 
 def _append(prefixes: Tensor, core: Tensor) -> Tensor:
-    """All prefixes one digit longer: (P, H, r) and (r, v, h, r') → (P · v, H · h, r')."""
+    """All prefixes one digit longer, which counts slowest: (P, H, r) and (r, v, h, r') → (v · P, H · h, r')."""
     count, width, rank = prefixes.shape
     _, v, h, right = core.shape
-    product = prefixes.reshape(-1, rank) @ core.flatten(1)  # (P · H, v · h · r')
-    return product.reshape(count, width, v, h, right).transpose(1, 2).reshape(count * v, width * h, right)
+    repeated = prefixes.reshape(1, count * width, rank).expand(v, -1, -1)  # without a copy
+    product = torch.bmm(repeated, core.flatten(2).transpose(0, 1))  # (v, P · H, h · r'): in order as it is
+    return product.reshape(v * count, width * h, right)

@@ -5,6 +5,7 @@ from math import prod
 from typing import NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
@@ -58,7 +59,7 @@ class HalfMergedEmbedding(nn.Module):
 def fuse_(model: nn.Module) -> nn.Module:
     """Make a compressed model plain PyTorch, in place, and return it: for deployment.
 
-    Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, the bias in the second, or one dense
+    Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
     `nn.Linear` where that takes no more multiplications. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an
     `nn.Embedding` where its table is no larger. Weights under quantizers become plain ones with the values that the
     layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
@@ -101,11 +102,18 @@ def _fused(layer: TTLayer) -> nn.Module:
 
 
 def _thin_pair(layer: TTLinear) -> list[nn.Linear]:
-    """The layers of x U V + b, or the one of x W + b where W, multiplied out, has no more entries than U and V."""
-    u, v = layer.sides()
+    """The layers of x U V + b, or the one of x W + b where W, multiplied out, has no more entries than U and V.
+
+    The bias rides along as one more rank: the first layer's last output is always 1, and the second layer multiplies
+    that by b. So no kernel has to copy b into every row of the wide output before it adds the product.
+    """
+    (u, v), first_bias = layer.sides(), None
+    if layer.bias is not None:
+        u, v = F.pad(u, (0, 1)), torch.cat([v, layer.bias[None]])  # (in_features, r + 1), (r + 1, out_features)
+        first_bias = F.one_hot(torch.tensor(len(v) - 1)).to(u)  # (0, …, 0, 1)
     if u.numel() + v.numel() >= layer.in_features * layer.out_features:
         return [layer.to_linear()]
-    return [_linear(u, None), _linear(v, layer.bias)]
+    return [_linear(u, first_bias), _linear(v, None)]
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

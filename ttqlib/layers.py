@@ -190,10 +190,13 @@ class TTLinear(TTLayer):
             raise ValueError(f"the last axis of the input must be in_features={self.in_features}, got {tuple(x.shape)}")
         u, v = self.sides()
         rows = x.reshape(-1, self.in_features)  # 2-D products are the fastest that PyTorch has
-        if self.thin_is_cheaper(len(rows)):
-            y = F.linear(rows @ u, v.T, self.bias)
-        else:
+        if not self.thin_is_cheaper(len(rows)):
             y = F.linear(rows, (u @ v).T, self.bias)
+        elif self.bias is None:
+            y = rows @ u @ v
+        else:  # (x U, 1) times V over b: with b as one more row no pass over the wide output is needed, back and forth
+            h = torch.cat([rows @ u, rows.new_ones(len(rows), 1)], dim=1)  # (rows, r_d + 1)
+            y = h @ torch.cat([v, self.bias[None]])
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def thin_is_cheaper(self, rows: int) -> bool:
@@ -210,12 +213,14 @@ class TTLinear(TTLayer):
 
     def _merge_sides(self) -> tuple[Tensor, Tensor]:
         cores, half = self.cores, len(self.in_modes)
-        u = cores[0][0]  # (n_1, r_1)
+        u = cores[0].flatten(0, 1)  # (n_1, r_1)
         for core in cores[1:half]:
             u = (u @ core.flatten(1)).reshape(-1, core.shape[-1])  # (n_1 ⋯ n_k, r_k)
-        v = cores[-1][..., 0]  # (r_{2d-1}, m_d)
+        v = cores[-1].flatten(1)  # (r_{2d-1}, m_d)
         for core in reversed(cores[half:-1]):
             v = (core.flatten(0, 1) @ v).reshape(len(core), -1)  # (r_{k-1}, m_k ⋯ m_d)
+        if (len(u), v.shape[1]) == (self.in_features, self.out_features):  # no padding to cut off, and to put back
+            return u, v
         return u[: self.in_features], v[:, : self.out_features]
 
     def _may_cache(self, sources: Sequence[Tensor]) -> bool:
@@ -226,7 +231,10 @@ class TTLinear(TTLayer):
 
     def _core_tensors(self) -> list[Tensor]:
         """What the cores are made of: the parameters themselves, or what their parametrizations hold."""
-        return [tensor for name, tensor in [*self.named_parameters(), *self.named_buffers()] if name != "bias"]
+        own = [tensor for name, tensor in self._parameters.items() if name != "bias"]
+        if not parametrize.is_parametrized(self):
+            return own
+        return [*own, *self.parametrizations.parameters(), *self.parametrizations.buffers()]
 
     def __getstate__(self):
         return {**super().__getstate__(), "_cache": None}  # a copy or a pickle starts without the cache

@@ -19,6 +19,7 @@ from .shapes import whole_number
 GRAPH, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "deploy.json"
 FORMAT = 1  # of deploy.json
 SETTINGS = {"format", "inputs", "labels", "max_length", "padding", "sha256"}  # in it
+SLOWER = ["SkipLayerNormFusion"]  # one operation for addition and LayerNormalization, slower than the two (1.31)
 FIELDS = {"logits": "label", "intent_logits": "intent", "slot_logits": "slots"}  # what a prediction calls them
 
 Text = str | tuple[str, str] | list[str]
@@ -51,7 +52,10 @@ class Predictor:
             self._tokenizer = _load_tokenizer(Path(folder) / TOKENIZER, self.max_length if truncate else None)
         options = SessionOptions()
         options.intra_op_num_threads = threads or 0
-        self._session = InferenceSession(Path(folder) / GRAPH, options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantize while loading, once
+        self._session = InferenceSession(
+            Path(folder) / GRAPH, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
+        )
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._by_word = any(len(output.shape) == 3 for output in self._session.get_outputs())
 
