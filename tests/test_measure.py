@@ -63,10 +63,21 @@ def test_flops_of_a_dense_layer_are_what_pytorch_counts(n, m, rows):
 
 @given(sizes, sizes, ranks, rows)
 def test_flops_of_a_tt_layer_are_what_pytorch_counts(n, m, rank, rows):
-    layer, x = ttq.TTLinear(n, m, rank), torch.zeros(rows, n)
+    layer, x = ttq.TTLinear(n, m, rank, bias=False), torch.zeros(rows, n)
     assert ttq.flops(layer, rows) == counted(layer, x)
     counted(layer.eval(), x)  # merges the sides
     assert ttq.flops(layer, rows, merged=True) == counted(layer, x)
+
+
+def test_a_bias_does_not_count_although_a_product_adds_it():
+    biased, plain = ttq.TTLinear(24, 30, 2), ttq.TTLinear(24, 30, 2, bias=False)
+    assert ttq.flops(biased, 7) == ttq.flops(plain, 7) == counted(biased, torch.zeros(7, 24)) - 2 * 7 * 30
+
+
+def test_flops_of_a_fused_embedding_are_what_pytorch_counts():
+    layer = ttq.fuse_(nn.Sequential(ttq.TTMEmbedding(60, 24, 2)))[0]
+    assert isinstance(layer, ttq.HalfMergedEmbedding)
+    assert ttq.flops(layer, 7) == counted(layer, torch.arange(7)) == 2 * 7 * 24 * 2
 
 
 @given(st.integers(1, 300), sizes, ranks, st.data())

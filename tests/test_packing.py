@@ -1,12 +1,13 @@
 """Streams of bits: exact for any width and length, and refused where they are not what was packed."""
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cases import refused, seeds
-from ttqlib.packing import digest, pack, packed_bytes, unpack
+from ttqlib.packing import DTYPES, digest, header_bytes, pack, packed_bytes, unpack
 
 WIDTHS = st.integers(1, 8)
 
@@ -76,3 +77,12 @@ def test_the_digest_sees_every_part():
     ]
     assert len({digest(plan, tensors), *others}) == 1 + len(others)
     assert digest(plan, dict(reversed(tensors.items()))) == digest(plan, tensors)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(DTYPES)), st.integers(0, 300)), max_size=12), st.text(max_size=9))
+def test_a_header_is_as_long_as_safetensors_makes_it(kinds, text):
+    tensors = {f"layer.{n % 3}.ü{n}": torch.zeros(3, size, dtype=dtype) for n, (dtype, size) in enumerate(kinds)}
+    metadata = {"format": "pt", "note": text}
+    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    written = len(safetensors.torch.save(tensors, metadata)) - sum(tensor.nbytes for tensor in tensors.values())
+    assert header_bytes(specs, metadata) == written

@@ -189,3 +189,23 @@ def test_a_trade_off_shows_its_points_its_front_and_the_choice():
     assert ([*ring.get_xdata()], [*ring.get_ydata()]) == ([2], [0.5])
     assert len({tuple(c.get_paths()[0].vertices.shape) for c in axes.collections}) == 2  # told apart without colour
     assert axes.get_xscale() == "log" and (axes.get_xlabel(), axes.get_ylabel()) == ("kB", "relative error")
+
+
+def test_trade_offs_draw_every_metric_with_controls_hollow_and_marks_as_lines():
+    groups = {"trains": [(50, 96.0, 0.3), (400, 95.0, None)], "narrow": [(300, 95.5, 1.0)]}
+    panels = {"intents": groups, "slots": {label: [(x, y - 4, sd) for x, y, sd in p] for label, p in groups.items()}}
+    ring = {"intents": (400, 95.0), "slots": (400, 91.0)}
+    figure = ttq.plots.trade_offs(panels, "times smaller", ["narrow"], ring, {"paper": 63})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["intents", "slots"]
+    for axes, (label, drawn) in zip(figure.axes, panels.items(), strict=True):
+        containers = {bars.get_label(): bars.lines[0] for bars in axes.containers}
+        assert {name: line.get_xydata().tolist() for name, line in containers.items()} == {
+            name: [[x, y] for x, y, _ in points] for name, points in drawn.items()
+        }
+        assert containers["narrow"].get_markerfacecolor() == "none" != containers["trains"].get_markerfacecolor()
+        assert containers["narrow"].get_marker() != containers["trains"].get_marker()
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert set(lines["paper"].get_xdata()) == {63} and lines["chosen"].get_xydata().tolist() == [[*ring[label]]]
+        spaced = axes.transData.transform([(1, 100), (1, 99), (1, 91), (1, 90)])[:, 1]
+        assert spaced[0] - spaced[1] > 3 * (spaced[2] - spaced[3])  # a point near the top counts for more
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["paper", "chosen", "trains", "narrow"]

@@ -91,3 +91,17 @@ def test_names_are_escaped_in_html():
 def test_bad_numbers_of_tokens_are_refused(tokens):
     with pytest.raises(ValueError, match="tokens must be a whole number of at least 1"):
         ttq.report(bert(), tokens)
+
+
+@pytest.mark.parametrize("options", [None, *PLANS.values()], ids=["no plan", *PLANS])
+def test_a_model_without_weights_has_the_report_of_one_that_has_them(options):
+    real = bert()
+    with torch.device("meta"):
+        bare = bert()
+    for model in (real, bare) if options is not None else ():
+        ttq.compress_(model, ttq.plan(model, **options))
+        if options == PLANS["calibrated inputs"] and model is real:
+            model.train()(torch.tensor([[2, 5, 3]]))
+    assert bare.bert.embeddings.LayerNorm.weight.is_meta and not real.bert.embeddings.LayerNorm.weight.is_meta
+    assert ttq.report(bare).table() == ttq.report(real).table()
+    assert ttq.report(bare).total.stored_bytes > 1000

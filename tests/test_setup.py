@@ -76,7 +76,7 @@ def pin_problems(folder: Path) -> Iterator[str]:
 
     conda = yaml.safe_load(read(folder, "environment.yml"))["dependencies"]
     from_pip = [line for entry in conda if isinstance(entry, dict) for line in entry["pip"]]
-    if from_pip != ["-e ."]:
+    if from_pip != ["-e .[deploy]"]:  # what chapters need
         yield f"environment.yml: pip installs {from_pip}, not only the project itself"
     from_conda = dict(re.findall(r"^([\w-]+)(.*)$", "\n".join(filter(is_text, conda)), re.M))
     if set(from_conda) != {"python", "pip", "pytorch-cpu"}:
@@ -209,6 +209,8 @@ def target_problems(folder: Path) -> Iterator[str]:
         yield "make lab does not pass LAB_FLAGS on"
     if "--index-url here" not in would_do(folder, "lab", "VENV=nowhere", "TORCH_INDEX=here"):
         yield "make lab does not pass TORCH_INDEX on"
+    if "install -e '.[deploy]'" not in lab:
+        yield "make lab does not install what chapters need"
     if "--index-url" in lab or "--isolated" in test:
         yield "set-up overrules pip's own settings"
     if "HF_HUB_OFFLINE" in test:
@@ -282,7 +284,7 @@ BROKEN = [
     (pin_problems, "README.md", f"--no-deps {MINILM}", MINILM, "without --no-deps"),
     (pin_problems, "environment.yml", ">=2.13,<2.14", ">=2.12,<2.14", "environment.yml: PyTorch"),
     (pin_problems, "environment.yml", "  - pip\n", "  - pip\n  - numpy>=2\n", "other pins belong"),
-    (pin_problems, "environment.yml", "- -e .", "- numpy", "not only the project itself"),
+    (pin_problems, "environment.yml", "- -e .[deploy]", "- numpy", "not only the project itself"),
     (pin_problems, "environment.yml", "python=3.12", "python=3.10", "environment.yml: Python =3.10"),
     (pin_problems, "README.md", "Python 3.11 or newer", "Python 3.9 or newer", "does not say Python 3.11"),
     (readme_problems, "README.md", "make test ", "make check ", "make check is no target"),
@@ -314,6 +316,7 @@ BROKEN = [
         "ordinary user",
     ),
     (target_problems, "Makefile", "$(LAB_FLAGS) --Lab", "--Lab", "LAB_FLAGS"),
+    (target_problems, "Makefile", "LAB_EXTRAS  := deploy", "LAB_EXTRAS  := bench", "what chapters need"),
     (target_problems, "Makefile", "--index-url $(TORCH_INDEX)", "", "TORCH_INDEX"),
     (target_problems, "Makefile", "-m pip --disable", "-m pip --isolated --disable", "overrules"),
     (target_problems, "Makefile", "ONE_THREAD  = ", "ONE_THREAD  = HF_HUB_OFFLINE=1 ", "hub is offline"),

@@ -8,6 +8,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from .folders import recover, replacing
 from .models import IntentSlotModel
 from .packing import DIGEST, first_line, header_bytes
 from .planning import TTQConfig
-from .stored import check_digest, checked_tensors, fill_, packed, plan_of
+from .stored import check_digest, checked_tensors, expected, fill_, packed, plan_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 METHOD = "ttq"  # what transformers calls us
@@ -82,17 +83,22 @@ def load(folder: str | os.PathLike, into: nn.Module | None = None) -> nn.Module:
 def stored_sizes(model: nn.Module) -> dict[str, int]:
     """How many bytes each module's own tensors take in `model.safetensors`, and how many its "header" takes.
 
-    The sum is the size of the file that `save` writes. Nothing is written.
+    The sum is the size of the file that `save` writes. Nothing is written, and a model on the meta device, which has
+    no weights to write, will do.
 
     Raises:
         ValueError: as `save`.
     """
-    tensors, metadata = packed(model)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        specs, metadata = expected(model), {DIGEST: 64 * "0", "format": "pt"}  # any digest is as long
+    else:
+        tensors, metadata = packed(model)
+        specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     sizes: dict[str, int] = {}
-    for name, tensor in tensors.items():
+    for name, (dtype, shape) in specs.items():
         module = name.rpartition(".")[0]
-        sizes[module] = sizes.get(module, 0) + tensor.nbytes
-    return {**sizes, "header": header_bytes(tensors, metadata)}
+        sizes[module] = sizes.get(module, 0) + prod(shape) * dtype.itemsize
+    return {**sizes, "header": header_bytes(specs, metadata)}
 
 
 def split_config(config: Mapping) -> tuple[TTQConfig, str | None]:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from .checkpoint import stored_sizes
 from .embeddings import TTMEmbedding
 from .fake_quantization import Float16
+from .fusion import HalfMergedEmbedding
 from .layers import TTLayer, TTLinear
 from .packing import header_bytes
 from .shapes import whole_number
@@ -54,10 +55,11 @@ def flops(layer: nn.Module, rows: int, merged: bool = False) -> int:
 
     `rows` is the number of input rows (tokens) of a linear layer, and of distinct ids of an embedding. A TTLinear
     merges its sides first; `merged=True` leaves that out, as in eval mode, where it is done once and kept.
-    Agrees with `torch.utils.flop_counter`.
+    Agrees with `torch.utils.flop_counter`, but for the bias of a TTLinear, which is added by its last product and, as
+    everywhere, not counted.
 
     Raises:
-        TypeError: a layer other than nn.Linear, nn.Embedding, TTLinear or TTMEmbedding.
+        TypeError: a layer other than nn.Linear, nn.Embedding, TTLinear, TTMEmbedding or HalfMergedEmbedding.
     """
     rows = whole_number("rows", rows, minimum=0)
     if isinstance(layer, nn.Linear):
@@ -68,8 +70,11 @@ def flops(layer: nn.Module, rows: int, merged: bool = False) -> int:
         return _linear_flops(layer, rows, merged)
     if isinstance(layer, TTMEmbedding):
         return _embedding_flops(layer, rows)
+    if isinstance(layer, HalfMergedEmbedding):
+        return 2 * rows * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
     raise TypeError(
-        f"flops knows nn.Linear, nn.Embedding, TTLinear and TTMEmbedding, got {type(layer).__name__}; "
+        f"flops knows nn.Linear, nn.Embedding, TTLinear, TTMEmbedding and HalfMergedEmbedding, "
+        f"got {type(layer).__name__}; "
         "for a whole model use torch.utils.flop_counter.FlopCounterMode"
     )
 
@@ -237,6 +242,7 @@ def report(model: nn.Module, tokens: int = 128) -> Report:
     modules = dict(model.named_modules())
     sizes = stored_sizes(model) if hasattr(model, "ttq_config") else _plain_sizes(model)
     header = sizes.pop("header")
+    sizes |= {name: 0 for name, module in modules.items() if isinstance(module, HalfMergedEmbedding)}  # holds nothing
     rows = [_report_row(name, modules[name], size, tokens) for name, size in sizes.items()]
     return Report((*rows, ReportRow("header", "safetensors", 0, header, 0, 0)), tokens)
 
@@ -250,7 +256,8 @@ def _plain_sizes(model: nn.Module) -> dict[str, int]:
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0]
         sizes[module] = sizes.get(module, 0) + tensor.nbytes
-    return {**sizes, "header": header_bytes(tensors, {"format": "pt"})}
+    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {**sizes, "header": header_bytes(specs, {"format": "pt"})}
 
 
 def _report_row(name: str, module: nn.Module, stored: int, tokens: int) -> ReportRow:
@@ -261,7 +268,7 @@ def _report_row(name: str, module: nn.Module, stored: int, tokens: int) -> Repor
         dense = module.num_embeddings * module.embedding_dim
     else:
         dense = sum(own)
-    counted = isinstance(module, nn.Linear | TTLinear | TTMEmbedding)
+    counted = isinstance(module, nn.Linear | TTLinear | TTMEmbedding | HalfMergedEmbedding)
     operations = flops(module, tokens, merged=True) if counted else 0
     return ReportRow(name, _format_of(module), sum(own), stored, 4 * dense, operations)
 

@@ -7,6 +7,7 @@ the tensors of a file mean, `checkpoint` knows.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,17 @@ import torch
 from torch import Tensor
 
 DIGEST = "ttq"  # the entry of a file's header that holds the digest of plan and tensors
-DTYPES = {  # how safetensors calls them
+DTYPES = {  # how safetensors calls them; it writes the tensors of the last kind first
+    torch.bool: "BOOL",
     torch.uint8: "U8",
     torch.int8: "I8",
     torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.bool: "BOOL",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.int32: "I32",
     torch.float32: "F32",
     torch.float64: "F64",
+    torch.int64: "I64",
 }
 Spec = tuple[torch.dtype, tuple[int, ...]]  # what is known of a tensor before it is read: its dtype and shape
 
@@ -97,10 +98,15 @@ def digest(plan: Mapping, tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
-    """How many bytes a safetensors file of these tensors takes besides their own."""
-    file = safetensors.torch.save(dict(tensors), dict(metadata))
-    return len(file) - sum(tensor.nbytes for tensor in tensors.values())
+def header_bytes(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> int:
+    """How many bytes a safetensors file of such tensors takes besides their own."""
+    order, entries, end = list(DTYPES), {"__metadata__": dict(metadata)}, 0
+    for name in sorted(specs, key=lambda name: (-order.index(specs[name][0]), name)):
+        dtype, shape = specs[name]
+        start, end = end, end + prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8  # its length in 8 bytes, and spaces up to a multiple of 8
 
 
 def read(path: Path, expected: Mapping[str, Spec]) -> dict[str, Tensor]:

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"))
+FILLS = ("black", "tab:orange", "lightsteelblue", "tab:green", "white", "grey")
 SHADES = ("lightsteelblue", "white", "moccasin", "lightgrey")
 
 
@@ -249,6 +251,33 @@ def trade_off(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", markerscale=0.6)
+    return figure
+
+
+def trade_offs(panels: Mapping, x_label: str, controls=(), ring: Mapping | None = None, marks: Mapping | None = None):
+    """Accuracy against compression, a panel a metric: {y label: {label: [(ratio, percent, deviation or None)]}}.
+
+    Percentages are spaced by what they lack of 100. `controls` are hollow, a `ring` is {y label: (ratio, percent)},
+    `marks` are lines.
+    """
+    figure, row = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.3), layout="constrained", squeeze=False)
+    for axes, (y_label, groups) in zip(row[0], panels.items()):
+        for (label, points), (marker, _), colour in zip(groups.items(), cycle(STYLES), cycle(FILLS)):
+            x, y, spread = zip(*points)
+            style = {"fmt": marker, "ms": 7, "mfc": "none" if label in controls else colour, "mec": "black"}
+            axes.errorbar(x, y, [sd or 0 for sd in spread], label=label, ecolor="grey", capsize=3, **style)
+        for (label, x), line in zip((marks or {}).items(), cycle(("--", ":"))):
+            axes.axvline(x, color="black", linestyle=line, label=label, zorder=1)
+        if ring:
+            axes.plot(*ring[y_label], "o", ms=15, color="black", fillstyle="none", mew=2, label="chosen")
+        axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+        axes.set_yscale("function", functions=(lambda y: -np.log10(101 - np.minimum(y, 100)), lambda t: 101 - 10**-t))
+        (low, high), ticks = axes.get_ylim(), (0, 30, 50, 60, 70, 80, 85, *range(90, 101))
+        axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+        axes.xaxis.set_major_formatter("{x:g}×")
+        axes.grid(alpha=0.3)
+    figure.legend(*row[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=0.8)
+    plt.close(figure)
     return figure
 
 

@@ -18,6 +18,7 @@ from .activations import StaticActivationQuantizer
 from .fake_quantization import Float16, positive, widen
 from .layers import TTLayer
 from .packing import DIGEST, Spec, digest, pack, packed_bytes, read, read_metadata, unpack
+from .planning import LayerPlan
 from .quantizers import Ternary, WeightQuantizer
 
 
@@ -246,8 +247,8 @@ def _guard(model: nn.Module, names: Mapping) -> dict[str, Spec]:
     Whoever loads the file without the plan meets a wrong shape there, at which transformers stops; weights that are
     merely missing it would make up.
     """
-    for layer, choice in model.ttq_config.layers.items():
-        name = f"{layer}.weight"
+    for layer, _ in model.named_modules():  # in the model's order: that of the plan is lost in JSON
+        name, choice = f"{layer}.weight", model.ttq_config.layers.get(layer, LayerPlan())
         if (choice.format or choice.quantize) and name not in names:
             return {name: (torch.uint8, (0,))}
     return {}

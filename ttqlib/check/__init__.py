@@ -4,7 +4,16 @@ A failed check is one plain line, without a traceback. Checks test what the resu
 write the function passes. One file a subject.
 """
 
-from .models import corrected_bias, fitting_plan, mean_pool, rank_for
+from .deployment import compute_bound_rows, largest_rank, ride_along
+from .models import (
+    corrected_bias,
+    fitting_plan,
+    mean_pool,
+    rank_for,
+    rest_bits,
+    smallest_within,
+    standard_errors,
+)
 from .quantization import (
     affine_quantize,
     best_step,
@@ -33,6 +42,7 @@ __all__ = [
     "affine_quantize",
     "best_step",
     "best_ternary",
+    "compute_bound_rows",
     "core_gradient",
     "core_scale",
     "corrected_bias",
@@ -40,11 +50,16 @@ __all__ = [
     "embedding_row",
     "fitting_plan",
     "interleave",
+    "largest_rank",
     "mean_pool",
     "pack_bits",
     "pareto",
     "product_error",
     "rank_for",
+    "rest_bits",
+    "ride_along",
+    "smallest_within",
+    "standard_errors",
     "step_gradient",
     "stored_bytes",
     "tt_add",

@@ -92,6 +92,61 @@ def fitting_plan(function: Callable) -> None:
     passed(function)
 
 
+def rest_bits(function: Callable) -> None:
+    """`function(dense, cores, rest, bits, ratio)` must return how many bits a number of the rest may have.
+
+    Counts of numbers of the dense model, in cores and in the rest; the bits of a core's number; how many times smaller
+    than the dense float32 model the whole shall be.
+    """
+    cases = [(1_000_000, 10_000, 6_000, 2, 100), (15_000_000, 146_000, 181_000, 4, 60), (5_000, 600, 200, 1, 12)]
+    for dense, cores, rest, bits, ratio in cases:
+        got = call(function, dense, cores, rest, bits, ratio)
+        where = f"for {dense:,} numbers, {cores:,} in cores of {bits} bits, {rest:,} in the rest and {ratio}×"
+        close(function, got, torch.tensor((32 * dense / ratio - bits * cores) / rest, dtype=torch.float64), where)
+    passed(function)
+
+
+def standard_errors(function: Callable) -> None:
+    """`function(one, other, seeds)` must return how many standard errors two means of `seeds` runs are apart."""
+    pairs = [((92.6, 0.25), (91.9, 0.18), 3), ((80.0, 1.0), (83.0, 2.0), 5), ((50.0, 0.0), (49.0, 0.3), 2)]
+    for (mean, sd), (other_mean, other_sd), seeds in pairs:
+        one, other = {"mean": mean, "sd": sd}, {"mean": other_mean, "sd": other_sd}
+        got = call(function, dict(one), dict(other), seeds)
+        expected = (mean - other_mean) / ((sd**2 + other_sd**2) / seeds) ** 0.5
+        where = f"for {mean:g} ± {sd:g} and {other_mean:g} ± {other_sd:g}, {seeds} seeds,"
+        close(function, got, torch.tensor(expected, dtype=torch.float64), where)
+    passed(function)
+
+
+def smallest_within(function: Callable) -> None:
+    """`function(rows, points)` must return the row of the test split with the largest ratio among the good ones.
+
+    Good is who is at most `points` behind the dense row of that split, in intent accuracy and in slot F1.
+    """
+    names, rows = ("intent_accuracy", "slot_f1"), []
+    for split, method, ratio, *values in [
+        ("validation", "dense", 1.0, 99.0, 99.0),
+        ("test", "tt", 50.0, 94.5, 95.5),  # better on one side, and 1.5 behind on the other
+        ("test", "narrow", 200.0, 95.5, 92.5),
+        ("test", "dense", 1.0, 96.0, 93.0),
+        ("test", "tt", 100.0, 95.2, 92.2),
+        ("validation", "tt", 900.0, 98.9, 98.9),
+        ("test", "tt-qat", 400.0, 94.9, 91.0),
+        ("test", "tt-ptq", 500.0, 70.0, 55.0),
+        ("test", "svd", 20.0, 97.0, 94.0),
+    ]:
+        metrics = {name: {"mean": value, "sd": 0.1} for name, value in zip(names, values, strict=True)}
+        rows.append({"split": split, "method": method, "ratio": ratio, "metrics": metrics})
+    for points, best in [(0.6, 200.0), (0.4, 20.0), (1.5, 200.0), (2.5, 400.0), (60, 500.0)]:
+        for order in (rows, rows[::-1]):
+            got = call(function, copy.deepcopy(order), points)
+            ratio = got.get("ratio") if isinstance(got, dict) else None
+            if ratio != best:
+                found = f"ratio {ratio:g}" if ratio else f"{type(got).__name__}"
+                fail(function, f"within {points} points expected the row of ratio {best:g}, got {found}")
+    passed(function)
+
+
 def _file_bytes(model: nn.Module, config: TTQConfig) -> int:
     small = compress_(copy.deepcopy(model), config, init="random")  # the size does not depend on the values
     return report(small).total.stored_bytes

@@ -5,31 +5,59 @@ What a control changes is computed by a plain function, usable and tested withou
 
 from .contraction import contraction_orders, orders
 from .damage import DamagePoint, damage, damage_figure
+from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
 from .explorer import Explorer
 from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
+from .planner import (
+    GROUPS,
+    Choice,
+    Knobs,
+    MeasuredPlans,
+    PlanPoint,
+    folder_bytes,
+    plan_by_groups,
+    planner,
+    planner_figure,
+)
 from .quantization import StepPoint, StoredPoint, rank_and_bits, step_point, steps, stored_point
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [
+    "GROUPS",
+    "Choice",
     "DamagePoint",
     "Explorer",
     "FormatPoint",
+    "Knobs",
+    "Machine",
+    "MeasuredPlans",
+    "PlanPoint",
     "RoundedPoint",
+    "Saving",
     "StepPoint",
     "StoredPoint",
     "TTPoint",
+    "Work",
     "contraction_orders",
     "damage",
     "damage_figure",
     "dense_points",
+    "folder_bytes",
     "formats",
+    "layer_work",
     "matrix_formats",
     "orders",
     "pareto",
     "pareto_figure",
     "pareto_front",
+    "plan_by_groups",
+    "planner",
+    "planner_figure",
     "rank_and_bits",
     "rank_bit_points",
+    "roofline",
+    "roofline_figure",
+    "saving",
     "step_point",
     "steps",
     "stored_point",

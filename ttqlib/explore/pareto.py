@@ -39,7 +39,7 @@ def rank_bit_points(
     matrix, points = layer.weight.detach().T, {}
     for rank, cores in trains.items():
         for width in bits:
-            recipe = _recipe(width, "tensor")
+            recipe = recipe_for(width, "tensor")
             rounded = tt_to_tensor([recipe.fit(core)(core).detach() for core in cores]).reshape(matrix.shape)
             stored = packed_bytes([(core.numel(), width) for core in cores]) + 4 * len(cores)
             points[rank, width] = RoundedPoint(stored, relative_error(matrix, rounded))
@@ -50,7 +50,7 @@ def dense_points(layer: nn.Linear, bits: Sequence[int]) -> dict[int, RoundedPoin
     """For each number of bits: the dense weight rounded, with a scale for each output as `ttq.plan` gives it."""
     weight, points = layer.weight.detach(), {}
     for width in bits:
-        rounded = _recipe(width, "channel").fit(weight)(weight)
+        rounded = recipe_for(width, "channel").fit(weight)(weight)
         stored = packed_bytes([(weight.numel(), width)]) + 4 * len(weight)
         points[width] = RoundedPoint(stored, relative_error(weight, rounded))
     return points
@@ -114,5 +114,5 @@ def pareto_figure(
     )
 
 
-def _recipe(bits: int, per: str) -> WeightRecipe:
+def recipe_for(bits: int, per: str) -> WeightRecipe:
     return Binary(per) if bits == 1 else LSQ(bits, per=per)

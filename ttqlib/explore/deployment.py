@@ -1,0 +1,106 @@
+"""What a layer has to compute and to move, and how long that must take on a given machine: the roofline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from .. import plots
+from .explorer import Explorer
+
+FLOAT32 = 4  # bytes
+ROWS = tuple(2**k for k in range(14))
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs to do, and bytes to read or write, each once."""
+
+    flops: int
+    bytes: int
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte."""
+        return self.flops / self.bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine does at best: FLOPs a second in large matrix products, bytes a second in large copies."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, work: Work) -> float:
+        """No less than computing takes, and no less than moving takes, if both go on at the same time."""
+        return max(work.flops / self.flops, work.bytes / self.bytes)
+
+    def roof(self, intensity: float) -> float:
+        """FLOPs a second at best, for work of that many FLOPs a byte."""
+        return min(self.flops, intensity * self.bytes)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How many times less a pair of thin layers takes than the dense one: FLOPs, bytes, time by the roofline."""
+
+    flops: float
+    bytes: float
+    time: float
+
+    def __str__(self) -> str:
+        return f"{self.flops:.1f}× fewer FLOPs, {self.bytes:.1f}× fewer bytes, {self.time:.1f}× faster at best"
+
+
+def layer_work(inputs: int, outputs: int, rows: int, rank: int | None = None) -> Work:
+    """The work of y = x W on `rows` rows of float32, or of y = (x U) V where there is a rank."""
+    if rank is None:
+        numbers = rows * (inputs + outputs) + inputs * outputs
+        return Work(2 * rows * inputs * outputs, FLOAT32 * numbers)
+    numbers = rows * (inputs + rank + outputs) + rank * (inputs + outputs)
+    return Work(2 * rows * rank * (inputs + outputs), FLOAT32 * numbers)
+
+
+def saving(inputs: int, outputs: int, rows: int, rank: int, machine: Machine) -> Saving:
+    """Dense divided by thin."""
+    dense, thin = layer_work(inputs, outputs, rows), layer_work(inputs, outputs, rows, rank)
+    times = machine.seconds(dense) / machine.seconds(thin)
+    return Saving(dense.flops / thin.flops, dense.bytes / thin.bytes, times)
+
+
+def roofline(sizes: Mapping[str, tuple[int, int]]) -> Explorer:
+    """Drag the rank and build a machine: what becomes of the FLOPs that a thin pair saves, for few rows and many.
+
+    `sizes` are the layers to choose from, (inputs, outputs) by name.
+    """
+    controls = {
+        "layer": widgets.Dropdown(options=list(sizes), description="layer"),
+        "rank": widgets.IntSlider(30, 1, 200, description="rank", continuous_update=False),
+        "gflops": widgets.SelectionSlider(
+            options=(25, 50, 100, 200, 500, 1000, 10_000), value=100, description="GFLOP/s", continuous_update=False
+        ),
+        "gigabytes": widgets.SelectionSlider(
+            options=(5, 10, 20, 50, 100, 1000), value=10, description="GB/s", continuous_update=False
+        ),
+    }
+
+    def draw(layer: str, rank: int, gflops: float, gigabytes: float) -> tuple[Figure, str]:
+        machine = Machine(1e9 * gflops, 1e9 * gigabytes)
+        at = {rows: saving(*sizes[layer], rows, rank, machine) for rows in (1, 128, ROWS[-1])}
+        text = "<br>".join(f"{rows} row{'s' if rows > 1 else ''}: {found}" for rows, found in at.items())
+        return roofline_figure(*sizes[layer], rank, machine), text
+
+    return Explorer(controls, draw)
+
+
+def roofline_figure(inputs: int, outputs: int, rank: int, machine: Machine) -> Figure:
+    """What `roofline` draws, for one choice."""
+    found = {rows: saving(inputs, outputs, rows, rank, machine) for rows in ROWS}
+    curves = {
+        "FLOPs": {rows: one.flops for rows, one in found.items()},
+        "bytes": {rows: one.bytes for rows, one in found.items()},
+        "time, at best": {rows: one.time for rows, one in found.items()},
+    }
+    return plots.lines(curves, "rows (sentences × tokens)", "dense layer / thin pair", x_scale="log")
