@@ -32,23 +32,33 @@ def speed_table(rows: list[dict]) -> str:
 def atis_table(rows: list[dict]) -> str:
     """ATIS, scored on the test split."""
     lines = [
-        "| ATIS, test split | TT-rank | bits: cores, own, rest | fewer bytes | intent accuracy | slot F1 | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| ATIS, test | start | rank | bits: cores, own, rest | fewer bytes | intent accuracy | slot F1 | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: row["ratio"]):
         if row["split"] == "test":
             intent, slots = (_mean(row["metrics"][name]) for name in ("intent_accuracy", "slot_f1"))
-            own = row["settings"].get("dense_bits", "").replace("=", " ").replace(",", ", ")
-            bits = ", ".join(filter(None, [f"{row['bits']}", own, f"{row['settings'].get('rest', 32)}"]))
+            bits = [f"{row['bits']}", _listed(row, "dense_bits"), f"{row['settings'].get('rest', 32)}"]
+            rank = [f"{row['rank'] or ''}", _listed(row, "ranks")]
             lines.append(
-                f"| {row['method']} | {row['rank'] or ''} | {bits} | {row['ratio']:.0f}× "
-                f"| {intent} | {slots} | {len(row['seeds'])} |"
+                f"| {row['method']} | {row['settings'].get('start', 'random')} | {_joined(rank)} | {_joined(bits)} "
+                f"| {row['ratio']:.0f}× | {intent} | {slots} | {len(row['seeds'])} |"
             )
     note = (
-        "Settings were chosen on validation (for tt-qat and narrow models one was tried); mean ± standard deviation "
-        "over the seeds; bytes of the whole folder."
+        "Start: random, or the trained dense model, cut by what its layers see (`calibration`). Settings were chosen "
+        "on validation (of most rows one or two were tried); mean ± standard deviation over the seeds; bytes of the "
+        "whole folder."
     )
     return "\n".join([*lines, "", note, "", ""])
+
+
+def _listed(row: dict, name: str) -> str:
+    """What groups of layers have of their own: "words=48,…" as words."""
+    return row["settings"].get(name, "").replace("=", " ").replace(",", ", ")
+
+
+def _joined(parts: list[str]) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def _mean(metric: dict[str, float]) -> str:

@@ -108,19 +108,34 @@ def test_the_speeds_that_the_suite_claims_were_measured():
         assert speedup[task, "tt"] <= 1.2 * speedup[task, "tt-qat"]
 
 
+def behind(dense: dict, row: dict) -> list[float]:
+    """By how many points a row is worse than the dense one, for each metric."""
+    return [dense["metrics"][name]["mean"] - row["metrics"][name]["mean"] for name in ("intent_accuracy", "slot_f1")]
+
+
 def test_the_accuracies_that_the_suite_claims_were_measured():
-    rows = {row["method"]: row for row in stored("atis") if row["split"] == "test"}
-    dense, tt, smallest, not_trained = (rows[method] for method in ("dense", "tt", "tt-qat", "tt-ptq"))
+    rows = [row for row in stored("atis") if row["split"] == "test"]
+
+    def tested(method: str, start: str = "random", rank: int | None = 12) -> dict:
+        found = [
+            r for r in rows if (r["method"], r["settings"].get("start", "random"), r["rank"]) == (method, start, rank)
+        ]
+        (row,) = found
+        assert len(row["seeds"]) == 3
+        return row
+
+    dense = tested("dense", rank=None)
     assert dense["metrics"]["intent_accuracy"]["mean"] >= 96.5 and dense["metrics"]["slot_f1"]["mean"] >= 92
-    assert tt["rank"] == 12 and tt["bits"] == 32 and tt["ratio"] >= 40
-    for metric, behind in {"intent_accuracy": 1.0, "slot_f1": 1.5}.items():  # slots: one point is the aim
-        assert tt["metrics"][metric]["mean"] >= dense["metrics"][metric]["mean"] - behind
-    assert smallest["ratio"] >= 400 and len(smallest["seeds"]) == 3
-    for metric in ("intent_accuracy", "slot_f1"):
-        assert smallest["metrics"][metric]["mean"] >= dense["metrics"][metric]["mean"] - 1.5
-        assert not_trained["metrics"][metric]["mean"] <= smallest["metrics"][metric]["mean"] - 20
-    assert rows["narrow-qat"]["bits"] == smallest["bits"]  # the other control, which we do not claim to beat
-    assert not_trained["plan"] == smallest["plan"]  # the control: the same bits, and no training with them
+    float32 = tested("tt", "dense")
+    assert float32["bits"] == 32 and float32["ratio"] >= 40 and max(behind(dense, float32)) <= 1
+    assert max(behind(dense, tested("tt"))) > 1  # the control: as many numbers, trained from a random start
+    headline = tested("tt-qat", "dense", 24)
+    assert headline["ratio"] >= 200 and max(behind(dense, headline)) <= 0.5
+    smallest = tested("tt-qat")
+    assert smallest["ratio"] >= 400 and max(behind(dense, smallest)) <= 1.5
+    for trained, rounded in ((headline, tested("tt-ptq", "dense", 24)), (smallest, tested("tt-ptq"))):
+        assert rounded["plan"] == trained["plan"]  # the control: the same bits, and no training with them
+        assert min(behind(trained, rounded)) >= 10
 
 
 def test_memory_of_a_tt_embedding_does_not_follow_the_vocabulary():
@@ -129,3 +144,12 @@ def test_memory_of_a_tt_embedding_does_not_follow_the_vocabulary():
     for method, grows in (("dense", True), ("tt", False)):
         small, large = peaks["embedding 10000×768", method], peaks["embedding 300000×768", method]
         assert (large > 20 * small) == grows and (large < 1.5 * small) != grows
+
+
+def test_what_training_keeps_in_memory_shrinks_with_the_parameters():
+    rows = {row["method"]: row["metrics"] for row in stored("memory") if row["task"] == "atis"}
+    for name in ("tt", "tt-qat"):
+        kept, process = (
+            rows["dense"][key]["mean"] / rows[name][key]["mean"] for key in ("kept_bytes", "process_bytes")
+        )
+        assert kept >= 10 and 1 < process < kept  # activations stay
