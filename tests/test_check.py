@@ -389,6 +389,36 @@ WRONG |= {
 }
 
 
+def kl_rows(student, teacher):
+    return torch.where(teacher > 0, teacher * (teacher / student).log(), 0).sum(-1)
+
+
+def attention_loss(student, teacher, mask):
+    return kl_rows(student, teacher).mean(1)[mask].mean()
+
+
+def even_map(layers, teacher_layers):
+    return {layer: (2 * layer * teacher_layers + layers) // (2 * layers) for layer in range(layers + 1)}
+
+
+RIGHT |= {"attention_loss": attention_loss, "even_map": even_map}
+WRONG |= {
+    ("attention_loss", "not a number"): lambda s, t, mask: (t * (t / s).log()).sum(-1).mean(1)[mask].mean(),
+    ("attention_loss", "padded queries"): lambda s, t, mask: kl_rows(s, t).mean(),
+    ("attention_loss", "sum of the heads"): lambda s, t, mask: kl_rows(s, t).sum(1)[mask].mean(),
+    ("attention_loss", "also over keys"): lambda s, t, mask: attention_loss(s, t, mask) / s.shape[-1],
+    ("attention_loss", "over sentences"): lambda s, t, mask: (kl_rows(s, t).mean(1) * mask).sum() / len(s),
+    ("attention_loss", "the other way"): lambda s, t, mask: attention_loss(t, s, mask),
+    ("even_map", "the first layers"): lambda layers, height: {k: k for k in range(layers + 1)},
+    ("even_map", "off by one"): lambda layers, height: {k: max(0, m - 1) for k, m in even_map(layers, height).items()},
+    ("even_map", "no embeddings"): lambda layers, height: {k: m for k, m in even_map(layers, height).items() if k},
+    ("even_map", "embeddings to a layer"): lambda layers, height: even_map(layers, height) | {0: 1},
+    ("even_map", "rounded down"): lambda layers, height: {k: k * height // layers for k in range(layers + 1)},
+    ("even_map", "fractions"): lambda layers, height: {k: k * height / layers for k in range(layers + 1)},
+    ("even_map", "a list"): lambda layers, height: list(even_map(layers, height).values()),
+}
+
+
 def pareto_unsorted(points):
     front = []
     for stored, error in points:

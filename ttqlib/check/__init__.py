@@ -5,6 +5,7 @@ write the function passes. One file a subject.
 """
 
 from .deployment import compute_bound_rows, largest_rank, ride_along
+from .distillation import attention_loss, even_map
 from .models import (
     corrected_bias,
     fitting_plan,
@@ -40,6 +41,7 @@ from .verdict import CheckFailed
 __all__ = [
     "CheckFailed",
     "affine_quantize",
+    "attention_loss",
     "best_step",
     "best_ternary",
     "compute_bound_rows",
@@ -48,6 +50,7 @@ __all__ = [
     "corrected_bias",
     "digits",
     "embedding_row",
+    "even_map",
     "fitting_plan",
     "interleave",
     "largest_rank",

@@ -6,6 +6,7 @@ What a control changes is computed by a plain function, usable and tested withou
 from .contraction import contraction_orders, orders
 from .damage import DamagePoint, damage, damage_figure
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
+from .distillation import StudentPoint, distillation, distillation_figure, student_point
 from .explorer import Explorer
 from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
 from .planner import (
@@ -36,12 +37,15 @@ __all__ = [
     "Saving",
     "StepPoint",
     "StoredPoint",
+    "StudentPoint",
     "TTPoint",
     "Work",
     "contraction_orders",
     "damage",
     "damage_figure",
     "dense_points",
+    "distillation",
+    "distillation_figure",
     "folder_bytes",
     "formats",
     "layer_work",
@@ -61,6 +65,7 @@ __all__ = [
     "step_point",
     "steps",
     "stored_point",
+    "student_point",
     "tt",
     "tt_point",
 ]

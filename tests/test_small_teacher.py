@@ -1,0 +1,67 @@
+"""The shipped small teacher: small, what its script writes, and far better than counting words."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import small_teacher
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+import ttqlib as ttq
+from tests.chapters import ROOT
+
+LEAST = 8  # points ahead of a bag of words, on validation
+FILES = {"accuracy.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return ttq.load_task("reviews")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(small_teacher.FOLDER)
+
+
+def bag_of_words() -> float:
+    """Its accuracy on validation, from all training sentences, as measure_difficulty.py has found it."""
+    measured = json.loads((ROOT / "data" / "difficulty.json").read_text())["reviews"]["rows"]
+    (row,) = [row for row in measured if row["model"] == "bag of words" and row["sentences"] == 10000]
+    return row["metrics"]["validation_accuracy"]["mean"]
+
+
+def test_it_is_small():
+    files = list(small_teacher.FOLDER.iterdir())
+    assert {file.name for file in files} == FILES
+    assert sum(file.stat().st_size for file in files) <= 8_000_000
+
+
+def test_its_vocabulary_is_that_of_the_training_sentences(rows, tokenizer):
+    words = {word for sentence in rows["train"]["sentence"] for word in sentence.split()}
+    assert set(tokenizer.get_vocab()) == words | {"[PAD]", "[UNK]", "[CLS]", "[SEP]"}
+    longest = max(len(sentence.split()) for split in rows.values() for sentence in split["sentence"])
+    assert longest + 2 <= small_teacher.POSITIONS  # nothing is cut off
+
+
+def test_it_is_as_good_as_it_says_and_better_than_counting_words(rows, tokenizer):
+    teacher = BertForSequenceClassification.from_pretrained(small_teacher.FOLDER)
+    assert teacher.config.vocab_size == len(tokenizer)
+    encoded = ttq.encode(rows["validation"], tokenizer, max_length=small_teacher.POSITIONS)
+    found = small_teacher.accuracy(teacher, rows["validation"], encoded, tokenizer)
+    said = json.loads((small_teacher.FOLDER / "accuracy.json").read_text())
+    assert found == pytest.approx(said["validation"], abs=0.5)  # other processors may round otherwise
+    assert found > bag_of_words() + LEAST
+    readme = (small_teacher.FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert f"{said['validation']} % of validation and {said['test']} % of test" in readme
+
+
+def test_the_script_writes_the_same_bytes_twice(tmp_path):
+    command = [sys.executable, "experiments/small_teacher.py", "--epochs", "0.05", "--folder"]
+    for name in ("one", "two"):
+        subprocess.run([*command, str(tmp_path / name)], cwd=ROOT, check=True, capture_output=True)
+    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert set(files[0]) == FILES and files[0] == files[1]
+    for name in ("tokenizer.json", "config.json"):
+        assert files[0][name] == (small_teacher.FOLDER / name).read_bytes(), name
