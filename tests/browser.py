@@ -1,4 +1,4 @@
-"""Chapters in a real JupyterLab, driven in headless Chromium: for tests/test_browser.py, and to look at one:
+"""Chapters in a real JupyterLab and pages under Voilà, driven in headless Chromium: for the tests, and to look at one:
 
     python -m tests.browser notebooks/01_tensor_train.ipynb out.png [--width 1400] [--page 1600] [--as-stored]
 
@@ -7,9 +7,10 @@ The folder of the notebook is copied first, because JupyterLab saves what it ope
 """
 
 import argparse
+import ast
+import html
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -19,12 +20,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -56,6 +57,20 @@ FAILED_CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.fl
     const expected = (cell.model.getMetadata('tags') ?? []).includes('raises-exception');
     return expected ? [] : errors.map(error => `cell ${index + 1}: ${error.ename}: ${error.evalue}`);
 })"""
+EVALUATE = """async expression => {
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const asked = kernel.requestExecute({code: '', silent: true, user_expressions: {answer: expression}});
+    return (await asked.done).content.user_expressions.answer;
+}"""
+KEYS = {  # the controls that explorers are made of, by class, and what is pressed on each
+    "widget-hslider": ("End", "Home", "ArrowRight"),
+    "widget-dropdown": ("End", "Home", "ArrowDown"),
+    "widget-toggle-buttons": ("last", "first"),
+}
+ASK = """__import__("json").dumps([
+    [c._options_labels[c.index] if hasattr(c, "index") else str(c.value) for c in explorer.controls.values()],
+    explorer.draw(**{name: control.value for name, control in explorer.controls.items()})[1],
+])"""
 RAN = "() => window.ttqRan && !document.body.innerText.includes('[*]:')"
 
 
@@ -84,9 +99,7 @@ def lab(notebooks: Path) -> Iterator[Lab]:
         place = Path(temporary)
         copy = shutil.copytree(notebooks, place / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
         if (data := notebooks.parent / "data").is_dir():  # chapters read ../data
-            (place / "data").symlink_to(data)
-        environment = {**os.environ, "IPYTHONDIR": str(place / "ipython")}
-        environment |= {name: str(place / name.lower()) for name in PRIVATE}
+            (place / "data").symlink_to(data.resolve())
         for name, values in SETTINGS.items():
             file = place / "jupyterlab_settings_dir" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,30 +109,51 @@ def lab(notebooks: Path) -> Iterator[Lab]:
         command += [f"--ServerApp.port={served.address.rsplit(':')[-1]}", "--ServerApp.port_retries=0"]
         command += [f"--IdentityProvider.token={served.token}", f"--ServerApp.root_dir={copy}"]
         command += ["--LabApp.expose_app_in_browser=True"]
-        log = place / "log.txt"
-        with log.open("w") as file:
-            server = subprocess.Popen(command, env=environment, cwd=copy, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            wait_until_served(served, server, log)
+        with running(command, copy, place, f"{served.address}/api/status?token={served.token}"):
             yield served
-        finally:
-            server.terminate()  # the server shuts its kernels down
-            try:
-                server.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
 
 
-def wait_until_served(served: Lab, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+@contextmanager
+def voila(notebook: Path) -> Iterator[str]:
+    """The address at which Voilà serves a notebook as a page."""
+    with tempfile.TemporaryDirectory(prefix="ttq-voila-", ignore_cleanup_errors=True) as temporary:
+        address = f"http://127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={address.rsplit(':')[-1]}"]
+        with running(command, notebook.parent, Path(temporary), f"{address}/static/favicon.ico"):
+            yield address
+
+
+@contextmanager
+def running(command: list[str], folder: Path, place: Path, answers: str) -> Iterator[None]:
+    """A server with nothing of the user's settings, from when it answers at that address until it is left."""
+    environment = {**os.environ, "IPYTHONDIR": str(place / "ipython")}
+    environment |= {name: str(place / name.lower()) for name in PRIVATE}
+    log = place / "log.txt"
+    with log.open("w") as file:
+        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_until_served(answers, server, log)
+        yield
+    finally:
+        server.terminate()  # the server shuts its kernels down
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def wait_until_served(address: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{served.address}/api/status?token={served.token}", timeout=5):
+            with urllib.request.urlopen(address, timeout=5):
                 return
+        except urllib.error.HTTPError:
+            return  # it answers
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
 
 
 @contextmanager
@@ -158,46 +192,121 @@ def stop_kernel(page: Page) -> None:
     page.evaluate("() => { void window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")
 
 
+def ask_kernel(page: Page, expression: str) -> str:
+    """The string that an expression has in the kernel of the open notebook."""
+    answer = page.evaluate(EVALUATE, expression)
+    if answer["status"] != "ok":
+        raise RuntimeError(f"{answer['ename']}: {answer['evalue']}")
+    return ast.literal_eval(answer["data"]["text/plain"])
+
+
 def explorers(page: Page) -> Locator:
-    return page.locator(f"{CELLS} .ttq-explorer")
+    return page.locator(".ttq-explorer:visible")
 
 
-def move_slider(explorer: Locator, key: str = "ArrowRight") -> None:
-    """One step of the explorer's first slider, from the keyboard, as a reader without a mouse would."""
-    slider = explorer.get_by_role("slider").first
-    slider.scroll_into_view_if_needed()
-    slider.focus()
-    slider.press(key)
+class Control:
+    """One control of an explorer, as somebody without a mouse meets it."""
+
+    def __init__(self, root: Locator):
+        self.root, self.kind = root, next(kind for kind in KEYS if kind in root.get_attribute("class").split())
+        self.label = root.locator(".widget-label").first.inner_text().strip()
+
+    def shown(self) -> str:
+        """The value that it shows."""
+        if self.kind == "widget-dropdown":
+            return (
+                self.root.locator("select")
+                .evaluate("select => select.selectedOptions[0].text")
+                .replace("\xa0", " ")
+                .strip()
+            )
+        if self.kind == "widget-toggle-buttons":
+            return self.root.locator("button.mod-active").inner_text().strip()
+        return self.root.locator(".widget-readout").inner_text().strip()
+
+    def press(self, key: str) -> None:
+        if self.kind == "widget-toggle-buttons":
+            buttons = self.root.locator("button")
+            buttons.nth({"first": 0, "last": -1}[key]).press("Enter")
+        else:
+            part = "select" if self.kind == "widget-dropdown" else "[role=slider]"
+            self.root.locator(part).press(key)
+
+    def is_disabled(self) -> bool:
+        return self.kind.endswith("slider") and self.root.locator("[disabled], .noUi-target[disabled]").count() > 0
 
 
-def explorer_problems(page: Page, seconds: float = 20) -> list[str]:
-    """After run_all: moves the first slider of every explorer in the page and says what did not follow."""
-    found = []
-    count = explorers(page).count()
-    if count == 0:
-        found.append("no explorer in the page")
-    for number in range(count):
-        one = explorers(page).nth(number)
-        figure, readout = one.locator(".ttq-figure"), one.locator(".ttq-readout")
-        here = f"explorer {number + 1}: "
-        if figure.count() != 1 or readout.count() != 1 or one.get_by_role("slider").count() == 0:
-            found.append(f"{here}{figure.count()} figures, {readout.count()} readouts, not one of each and a slider")
-            continue
-        old_source, old_text = figure.get_attribute("src"), readout.inner_text()
-        move_slider(one)
-        try:
-            expect(readout).not_to_have_text(re.compile(f"^{re.escape(old_text.strip())}$"), timeout=seconds * 1000)
-        except AssertionError:
-            found.append(f"{here}the readout did not change when the slider moved")
-        try:
-            expect(figure).not_to_have_attribute("src", old_source or "", timeout=seconds * 1000)
-        except AssertionError:
-            found.append(f"{here}the figure did not change when the slider moved")
-        if not figure.evaluate("image => image.complete && image.naturalWidth > 0"):
-            found.append(f"{here}the figure is not a picture that can be shown")
-        if figure.count() != 1:
-            found.append(f"{here}{figure.count()} figures after the slider moved")
-    return found + [f"console error: {error}" for error in page.errors]
+def controls_of(explorer: Locator) -> list[Control]:
+    found = explorer.locator(", ".join(f".{kind}" for kind in KEYS))
+    return [Control(found.nth(number)) for number in range(found.count())]
+
+
+def explorer_problems(page: Page, ask: Callable[[list[str]], tuple[list[str], str]], seconds: float = 20) -> list[str]:
+    """After run_all: moves every control of the explorer in the page by keyboard, and says what did not follow.
+
+    `ask`, given the values that its controls show, returns those that they have, and what the plain function reads out
+    for them. A control that another one has disabled is left alone.
+    """
+    if explorers(page).count() != 1:
+        return [f"{explorers(page).count()} explorers in the page", *console_errors(page)]
+    found, one = [], explorers(page)
+    figure, readout, controls = one.locator(".ttq-figure"), one.locator(".ttq-readout"), controls_of(one)
+    if figure.count() != 1 or readout.count() != 1 or not controls:
+        return [
+            f"{figure.count()} figures, {readout.count()} readouts, {len(controls)} controls",
+            *console_errors(page),
+        ]
+    found += [f"control {number + 1} has no label" for number, control in enumerate(controls) if not control.label]
+    moved = 0
+    for control in controls:
+        pictures, texts = {figure.get_attribute("src")}, {readout.inner_text()}
+        for key in KEYS[control.kind]:
+            if control.is_disabled():
+                continue
+            before = control.shown()
+            control.press(key)
+            if problem := _difference(controls, readout, ask, seconds):
+                found.append(f"{key} on {control.label!r}: {problem}")
+            if figure.count() != 1 or not figure.evaluate("image => image.complete && image.naturalWidth > 0"):
+                found.append(f"{key} on {control.label!r}: {figure.count()} figures, or none that can be shown")
+            pictures.add(figure.get_attribute("src"))
+            texts.add(readout.inner_text())
+            moved += control.shown() != before
+        if len(texts) > 1 == len(pictures):  # one small step may move a line by less than a pixel, three do not
+            found.append(f"moving {control.label!r}: the readout changed and the figure did not")
+        if len(found) > 3:
+            break  # the first few tell enough
+    if moved < len(controls):
+        found.append(f"{moved} moves by keyboard reached {len(controls)} controls")
+    return found + console_errors(page)
+
+
+def notebook_problems(page: Page, served: Lab, name: str, seconds: float = 20) -> list[str]:
+    """Opens a notebook, runs it and moves its `explorer`: the cells that fail and what did not follow."""
+    open_notebook(page, served, name)
+    found = run_all(page)
+    return found + explorer_problems(page, lambda _: json.loads(ask_kernel(page, ASK)), seconds)
+
+
+def _difference(controls: list[Control], readout: Locator, ask, seconds: float) -> str | None:
+    """Waits until the page and the plain function agree; what they say where they do not."""
+    end = time.monotonic() + seconds
+    while True:
+        shown, text = [control.shown() for control in controls], readout.inner_text()
+        values, expected = ask(shown)
+        if shown == values and _plain(text) == _plain(expected):
+            return None
+        if time.monotonic() > end:
+            return f"the page shows {shown} and {_plain(text)!r}, the plain function {values} and {_plain(expected)!r}"
+        time.sleep(0.1)
+
+
+def _plain(text: str) -> str:
+    return " ".join(html.unescape(text.replace("<br>", " ")).split())
+
+
+def console_errors(page: Page) -> list[str]:
+    return [f"console error: {error}" for error in page.errors]
 
 
 def screenshot(page: Page, target: Path, page_height: int | None = None) -> list[Path]:

@@ -7,6 +7,7 @@ from tests.kernels import one_thread_per_worker
 one_thread_per_worker()
 
 import matplotlib  # noqa: E402
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
@@ -19,3 +20,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No deadline: the first call of a test may load a library. Under CI the examples are the same on every run.
 settings.register_profile("ttq", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ttq")
+
+
+@pytest.fixture(scope="module")
+def page():
+    """A browser window; its tests are skipped where there is no Chromium, unless TTQ_REQUIRE_BROWSER=1."""
+    from tests import browser
+
+    if browser.chromium() is None:
+        reason = "no Chromium on this machine: apt-get install --no-install-recommends chromium"
+        (pytest.fail if os.environ.get("TTQ_REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
+    with browser.window() as page:
+        yield page
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How long redraws take, which browser tests have measured."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

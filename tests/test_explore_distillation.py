@@ -95,12 +95,14 @@ def test_a_point_says_its_last_error_and_its_accuracy():
     assert str(StudentPoint((0.1, 0.256), 81.6)) == "off by 26% after the last layer, 82 % right"
 
 
-@pytest.mark.parametrize(("step", "marks"), [(0, [0]), (10, [0, 10]), (20, [0, 10, 20]), (60, [0, 20, 60])])
-def test_the_figure_shows_start_before_and_now(step, marks):
-    (axes,) = ttq.explore.distillation_figure(RUNS, "labels", step).axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
-    assert drawn == {f"step {mark}": [*RUNS["labels"][mark].errors] for mark in marks}
-    assert axes.get_yscale() == "linear" and axes.get_xlabel() and axes.get_ylabel()
+@pytest.mark.parametrize("step", STEPS)
+def test_the_figure_shows_all_marks_and_frames_the_chosen_one(step):
+    axes, _ = ttq.explore.distillation_figure(RUNS, "labels", step).axes
+    shown = [[f"{error:.0%}" for error in layer] for layer in zip(*(RUNS["labels"][mark].errors for mark in STEPS))]
+    assert [text.get_text() for text in axes.texts] == [text for layer in shown for text in layer]
+    (frame,) = axes.patches
+    assert frame.get_xy() == (STEPS.index(step) - 0.5, -0.5) and frame.get_height() == len(shown)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["embeddings", "1", "2"][: len(shown)]
 
 
 def test_a_move_is_answered_at_once(explorer):

@@ -123,10 +123,12 @@ def min_max(groups: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor 
 
 def initial_step(groups: Tensor, count: Tensor | int, bits: int, init: str) -> Tensor:
     """The δ that training starts from, one for each group; `init` as in `LSQ`."""
+    if groups.is_meta:
+        return torch.empty_like(groups[..., 0])  # without data there is nothing to search
     _, highest = clip_range(bits)
     if init == "lsq":
         step = 2 * mean_abs(groups, count) / sqrt(highest)
-    elif init == "max" or groups.is_meta:  # without data there is nothing to search
+    elif init == "max":
         step = groups.abs().amax(-1) / highest
     else:
         step = _least_squares_step(groups, bits)

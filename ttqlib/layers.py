@@ -53,6 +53,8 @@ class TTLayer(nn.Module):
         An entry of the product sums r_1 ⋯ r_{d-1} independent terms, each a product of d core entries, so its
         variance is (r_1 ⋯ r_{d-1}) · σ^{2d} when every core entry has variance σ².
         """
+        if self.core0.is_meta:
+            return  # shapes only, which plans are weighed by: filling them would take most of the time
         sigma = (std**2 / prod(self.ranks)) ** (0.5 / self.order)
         self.set_cores([torch.randn_like(core) * sigma for core in self.cores])
 

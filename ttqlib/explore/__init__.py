@@ -3,23 +3,15 @@
 What a control changes is computed by a plain function, usable and tested without any widget. One file a subject.
 """
 
+from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .damage import DamagePoint, damage, damage_figure
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
 from .distillation import StudentPoint, distillation, distillation_figure, student_point
 from .explorer import Explorer
+from .groups import GROUPS, Choice, GroupPlan, plan_by_groups
+from .measured import MeasuredPlans, PlanCost, PlanPoint, plan_cost, skeleton
 from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
-from .planner import (
-    GROUPS,
-    Choice,
-    Knobs,
-    MeasuredPlans,
-    PlanPoint,
-    folder_bytes,
-    plan_by_groups,
-    planner,
-    planner_figure,
-)
 from .quantization import StepPoint, StoredPoint, rank_and_bits, step_point, steps, stored_point
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
@@ -29,9 +21,11 @@ __all__ = [
     "DamagePoint",
     "Explorer",
     "FormatPoint",
-    "Knobs",
+    "GroupPlan",
     "Machine",
     "MeasuredPlans",
+    "PlanBuilder",
+    "PlanCost",
     "PlanPoint",
     "RoundedPoint",
     "Saving",
@@ -40,13 +34,13 @@ __all__ = [
     "StudentPoint",
     "TTPoint",
     "Work",
+    "chosen_by",
     "contraction_orders",
     "damage",
     "damage_figure",
     "dense_points",
     "distillation",
     "distillation_figure",
-    "folder_bytes",
     "formats",
     "layer_work",
     "matrix_formats",
@@ -55,13 +49,15 @@ __all__ = [
     "pareto_figure",
     "pareto_front",
     "plan_by_groups",
-    "planner",
-    "planner_figure",
+    "plan_cost",
+    "plan_figure",
+    "plan_text",
     "rank_and_bits",
     "rank_bit_points",
     "roofline",
     "roofline_figure",
     "saving",
+    "skeleton",
     "step_point",
     "steps",
     "stored_point",

@@ -52,7 +52,7 @@ def student_point(
 
 
 def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step: int) -> Explorer:
-    """Choose a run and drag the step: how far each layer is off then, at the mark before, and at the start.
+    """Choose a run and drag the step: how far each layer is off, then and at all other marks.
 
     `runs[name]` holds a point for each mark, a number of steps; the marks are the same for all runs and begin with 0.
     `run` and `step` are where the controls stand first.
@@ -77,14 +77,11 @@ def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step:
 
 
 def distillation_figure(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step: int) -> Figure:
-    """What `distillation` draws, for one choice."""
-    marks = [0, *([_mark_before(runs[run], step)] if step else []), step]
-    return plots.lines(
-        {f"step {mark}": dict(enumerate(runs[run][mark].errors)) for mark in marks},
-        "after layer (0: the embeddings)",
-        "off by, 1 = the mean of all tokens",
-        y_scale="linear",
-    )
+    """What `distillation` draws, for one choice: every layer at every mark of the run, the chosen one in a frame."""
+    marks = sorted(runs[run])
+    table = list(zip(*(runs[run][mark].errors for mark in marks), strict=True))  # a line for each layer
+    rows, columns = ("layer", ["embeddings", *range(1, len(table))]), ("step", marks)
+    return plots.heat_map(table, rows, columns, label="off by", darkest=1.2, framed=marks.index(step))
 
 
 def _mark_before(points: Mapping[int, StudentPoint], step: int) -> int:

@@ -1,6 +1,6 @@
 """What every widget is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
 import ipywidgets as widgets
@@ -11,21 +11,35 @@ class Explorer(widgets.VBox):
     """Controls above a picture and a read-out; `draw(**values)` returns both, as a Figure and a string.
 
     `controls[name].value = …` moves a control from code, `readout.value` is the text that stands under the picture.
+    `rows` are names of controls that stand side by side where the page is wide enough; by default each stands alone.
     """
 
-    def __init__(self, controls: Mapping[str, widgets.Widget], draw: Callable[..., tuple[Figure, str]]):
-        self.controls, self._draw = dict(controls), draw
+    def __init__(
+        self,
+        controls: Mapping[str, widgets.Widget],
+        draw: Callable[..., tuple[Figure, str]],
+        rows: Sequence[Sequence[str]] | None = None,
+    ):
+        rows = [[name] for name in controls] if rows is None else rows
+        self.controls, self.draw = {name: controls[name] for row in rows for name in row}, draw
         self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
         self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
-        super().__init__([*self.controls.values(), self.picture, self.readout])
+        wrapped = widgets.Layout(flex_flow="row wrap")
+        above = [widgets.Box([controls[name] for name in row], layout=wrapped) for row in rows]
+        super().__init__([*above, self.picture, self.readout])
         for part, name in ((self, "ttq-explorer"), (self.picture, "ttq-figure"), (self.readout, "ttq-readout")):
             part.add_class(name)
         for control in self.controls.values():
             control.observe(self._redraw, "value")
         self._redraw()
 
+    @property
+    def values(self) -> dict:
+        """Where the controls stand: what `draw` is called with."""
+        return {name: control.value for name, control in self.controls.items()}
+
     def _redraw(self, _change=None) -> None:
-        figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
+        figure, text = self.draw(**self.values)
         image = BytesIO()
         figure.savefig(image, format="png")
         self.picture.value, self.readout.value = image.getvalue(), text

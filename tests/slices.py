@@ -1,0 +1,122 @@
+"""The cells of a chapter that its explorer needs, so that a browser need not wait for the others."""
+
+import ast
+
+from nbformat import NotebookNode
+
+EXPLORER = "explorer"  # what every chapter calls its explorer
+ONLY_TELL = {"print", "display"}  # calls that change nothing
+
+
+def explorer_slice(notebook: NotebookNode) -> NotebookNode:
+    """A notebook with the code cells that make `explorer`; the last of them shows it, as in the chapter.
+
+    A cell is needed if it binds a name that a later needed cell reads, or may change what such a name stands for: by
+    setting a part of it, or in a statement that is a call with the name in it (`ttq.compress_(model, …)`). What is
+    left out wrongly fails loudly when the slice is run.
+
+    Raises:
+        ValueError: no cell makes `explorer`.
+    """
+    cells = [(cell, Names(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+    last = next((place for place, (_, names) in enumerate(cells) if EXPLORER in names.bound), None)
+    if last is None:
+        raise ValueError(f"no cell makes {EXPLORER!r}")
+    modules = set().union(*(names.imported for _, names in cells))  # calling a function of one does not change it
+    kept, needed = [], {EXPLORER}
+    for cell, names in reversed(cells[: last + 1]):
+        if needed & (names.bound | names.touched - modules):
+            kept.insert(0, cell)
+            needed = needed - names.bound | names.free | names.touched
+    return NotebookNode({**notebook, "cells": kept})
+
+
+class Names(ast.NodeVisitor):
+    """What a cell does with the names of the notebook, read in the order in which it runs.
+
+    `bound`: gets a value here. `free`: is read before it has one. `touched`: stands for something that may be changed
+    here. `imported`: is bound by an import.
+    """
+
+    def __init__(self, source: str):
+        self.bound, self.free, self.touched, self.imported = set(), set(), set(), set()
+        self.visit(ast.parse(source))
+
+    def visit_Name(self, node):
+        if isinstance(node.ctx, ast.Load):
+            self.free |= {node.id} - self.bound
+        else:
+            self.bound.add(node.id)
+
+    def visit_Import(self, node):
+        names = {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        self.bound |= names
+        self.imported |= names
+
+    visit_ImportFrom = visit_Import
+
+    def visit_Assign(self, node):
+        self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_AugAssign(self, node):
+        self.free |= {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)} - self.bound
+        self.generic_visit(node)
+
+    def visit_For(self, node):
+        for part in (node.iter, node.target, *node.body, *node.orelse):
+            self.visit(part)
+
+    def visit_Attribute(self, node):
+        if not isinstance(node.ctx, ast.Load):
+            self._touch(node.value)
+        self.generic_visit(node)
+
+    visit_Subscript = visit_Attribute
+
+    def visit_Expr(self, node):
+        call = node.value
+        if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id in ONLY_TELL):
+            self._touch(call)
+        self.generic_visit(node)
+
+    def _touch(self, changed):
+        self.touched |= {name.id for name in ast.walk(changed) if isinstance(name, ast.Name)}
+
+    def visit_FunctionDef(self, node):
+        """What a function reads, it reads when it is called: names that are its own do not count."""
+        self.bound.add(node.name)
+        inner = Names(ast.unparse(ast.Module(node.body, [])))
+        self.free |= inner.free - inner.bound - _arguments(node) - self.bound
+        for part in (*node.decorator_list, node.args, *filter(None, [node.returns])):
+            self.visit(part)
+
+    def visit_Lambda(self, node):
+        inner = Names(ast.unparse(node.body))
+        self.free |= (
+            inner.free
+            - {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+            - self.bound
+        )
+
+    def visit_ClassDef(self, node):
+        self.generic_visit(node)
+        self.bound.add(node.name)
+
+    def _comprehension(self, node):
+        """Its variables are its own."""
+        inner = Names("")
+        for part in node.generators:
+            for piece in (part.iter, part.target, *part.ifs):
+                inner.visit(piece)
+        for name in ("elt", "key", "value"):
+            if hasattr(node, name):
+                inner.visit(getattr(node, name))
+        self.free |= inner.free - self.bound
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+
+
+def _arguments(function: ast.FunctionDef | ast.Lambda) -> set[str]:
+    return {argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)}

@@ -1,0 +1,80 @@
+"""Bars: a few numbers beside each other, shares of a whole, a histogram."""
+
+from collections.abc import Mapping
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .style import SHADES, one_panel
+
+
+def bars(values: Mapping[str, float], y_label: str) -> Figure:
+    """One bar a label, on a scale from 0 to 1 or more, with its value on top and a hatching of its own."""
+    figure, axes = one_panel(4.8, 3.0)
+    drawn = axes.bar(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", width=0.6)
+    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx"))):
+        bar.set_hatch(hatch)
+    axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=2)
+    axes.set(ylim=(0, 1.1 * max([1, *values.values()])), ylabel=y_label)
+    return figure
+
+
+def shares(parts: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
+    """One horizontal bar a label, cut into the same named parts, which add up to 1, with percentages where they fit."""
+    figure, axes = one_panel(6.4, 0.42 * len(parts) + 1.2)
+    left = [0.0] * len(parts)
+    for name, (colour, hatch) in zip(next(iter(parts.values())), cycle(zip(SHADES, ("", "//", "..", "xx")))):
+        widths = [part[name] for part in parts.values()]
+        drawn = axes.barh(list(parts), widths, 0.65, left, color=colour, edgecolor="black", hatch=hatch, label=name)
+        texts = [f"{width:.0%}" if width > 0.04 else "" for width in widths]
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # hatches would cross the digits
+        for text in axes.bar_label(drawn, texts, label_type="center"):
+            text.set_bbox(paper if text.get_text() else None)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set(xlim=(0, 1), xlabel=x_label)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(next(iter(parts.values()))))
+    return figure
+
+
+def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
+    """One horizontal bar a label on a logarithmic axis, its value at its end: costs that differ by orders."""
+    figure, axes = one_panel(6.4, 0.42 * len(values) + 0.9)
+    drawn = axes.barh(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", height=0.65)
+    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx", "\\\\"))):
+        bar.set_hatch(hatch)
+    axes.bar_label(drawn, [f"{value:,.3g}" for value in values.values()], padding=3)
+    largest, smallest = max(values.values()), min(values.values())
+    axes.set(xscale="log", xlim=(smallest / 3, largest * 6), xlabel=x_label)
+    axes.invert_yaxis()
+    return figure
+
+
+def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping[str, float]) -> Figure:
+    """How the entries of `weights` are spread, the 2^bits levels over them, and beside it what the grid loses.
+
+    Whatever lies beyond the lowest and the highest level is hatched: it is clipped. `errors` are shares of Σx². Of
+    very long tails only six standard deviations to either side are shown.
+    """
+    figure, (axes, beside) = plt.subplots(1, 2, figsize=(7.6, 3.2), width_ratios=(4, 1), layout="constrained")
+    plt.close(figure)
+    weights = weights.detach().flatten().float()
+    reach = 1.05 * min(float(weights.abs().max()), 6 * float(weights.std()))
+    levels = [step * level for level in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
+    shares = weights.histc(121, -reach, reach) / weights.numel()  # of large weights a hundred times faster than hist
+    axes.stairs(shares, torch.linspace(-reach, reach, 122), fill=True, color="lightsteelblue")
+    for left, right in ((-reach, min(max(levels[0], -reach), reach)), (min(levels[-1], reach), reach)):
+        axes.axvspan(left, right, facecolor="none", edgecolor="grey", hatch="//", linewidth=0)
+    for level in levels:
+        axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
+    axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
+    drawn = beside.bar(list(errors), list(errors.values()), color="lightsteelblue", edgecolor="black")
+    for bar, hatch in zip(drawn, cycle(("", "//"))):
+        bar.set_hatch(hatch)
+    beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
+    beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")
+    return figure

@@ -1,0 +1,114 @@
+"""Points and lines: one quantity against another."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from torch import Tensor
+
+from .style import FILLS, STYLES, one_panel
+
+
+def singular_value_decay(spectra: Mapping[str, Tensor]) -> Figure:
+    """Singular values, each divided by the largest of its curve, against their index: how fast a matrix fades."""
+    figure, axes = one_panel(6.4, 3.6)
+    for (label, values), (_, line) in zip(spectra.items(), cycle(STYLES)):
+        values = values.detach().double().numpy()
+        axes.plot(range(1, len(values) + 1), values / values[0], line, label=label)
+    axes.set(yscale="log", xlabel="index k of the singular value", ylabel="σ$_k$ / σ$_1$", ylim=(1e-3, 1.3))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def error_against(
+    curves: Mapping[str, Mapping[float, float]], x_label: str = "TT-rank", y_label: str = "relative error"
+) -> Figure:
+    """One curve a label, each a mapping from x (a rank, a number of parameters) to a relative error."""
+    figure, axes = one_panel(6.4, 3.6)
+    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
+        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, label=label)
+    ticks = sorted({x for points in curves.values() for x in points})
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def lines(
+    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log"
+) -> Figure:
+    """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
+
+    A marker stands on about eight points of a curve, on all of them where there are no more.
+    """
+    figure, axes = one_panel(6.4, 3.6)
+    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
+        every = max(1, len(points) // 8)
+        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, markevery=every, label=label)
+    axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def trade_off(
+    clouds: Mapping[str, Sequence[tuple[float, float]]],
+    front: Sequence[tuple[float, float]],
+    chosen: tuple[float, float],
+    x_label: str,
+    y_label: str,
+) -> Figure:
+    """Points (cost, error) under their labels, the front of those that no other beats, and a ring around one."""
+    figure, axes = one_panel(6.4, 3.8)
+    for (label, points), (marker, fill) in zip(clouds.items(), cycle((("o", "lightsteelblue"), ("s", "none")))):
+        axes.scatter(*zip(*points), marker=marker, facecolors=fill, edgecolors="black", s=26, label=label, zorder=2)
+    axes.plot(*zip(*front), color="tab:orange", linestyle="--", linewidth=2, label="front of the trains", zorder=1)
+    axes.plot(*chosen, "o", markersize=15, color="black", fillstyle="none", markeredgewidth=2, label="chosen")
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", markerscale=0.6)
+    return figure
+
+
+def trade_offs(panels: Mapping, x_label: str, controls=(), ring: Mapping | None = None, marks: Mapping | None = None):
+    """Accuracy against compression, a panel a metric: {y label: {label: [(ratio, percent, deviation or None)]}}.
+
+    Percentages are spaced by what they lack of 100. `controls` are hollow, a `ring` is {y label: (ratio, percent)},
+    `marks` are lines.
+    """
+    width, margins = 4.2 * len(panels), {"left": 0.7, "right": 0.1, "between": 0.75}  # inches
+    figure, row = plt.subplots(1, len(panels), figsize=(width, 4.3), squeeze=False)
+    inner = (width - margins["left"] - margins["right"] - margins["between"] * (len(panels) - 1)) / len(panels)
+    # a layout engine would draw all of it twice, and explorers draw this figure at every move
+    figure.subplots_adjust(
+        margins["left"] / width, 0.22, 1 - margins["right"] / width, 0.98, margins["between"] / inner
+    )
+    for axes, (y_label, groups) in zip(row[0], panels.items()):
+        for (label, points), (marker, _), colour in zip(groups.items(), cycle(STYLES), cycle(FILLS)):
+            x, y, spread = zip(*points)
+            style = {"fmt": marker, "ms": 7, "mfc": "none" if label in controls else colour, "mec": "black"}
+            axes.errorbar(x, y, [sd or 0 for sd in spread], label=label, ecolor="grey", capsize=3, **style)
+        for (label, x), line in zip((marks or {}).items(), cycle(("--", ":"))):
+            axes.axvline(x, color="black", linestyle=line, label=label, zorder=1)
+        if ring:
+            axes.plot(*ring[y_label], "o", ms=15, color="black", fillstyle="none", mew=2, label="chosen")
+        axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+        axes.set_yscale("function", functions=(lambda y: -np.log10(101 - np.minimum(y, 100)), lambda t: 101 - 10**-t))
+        (low, high), ticks = axes.get_ylim(), (0, 30, 50, 60, 70, 80, 85, *range(90, 101))
+        axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}×")
+        axes.minorticks_off()  # half of the time that the figure takes
+        axes.grid(alpha=0.3)
+    figure.legend(*row[0][0].get_legend_handles_labels(), loc="lower center", ncols=4, markerscale=0.8)
+    plt.close(figure)
+    return figure

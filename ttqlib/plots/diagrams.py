@@ -1,0 +1,68 @@
+"""Pictures of what things look like: trains, steps of a method, images."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .style import one_panel
+
+
+def tensor_network(cores: Sequence[Tensor]) -> Figure:
+    """The train as physicists draw it: a disc for a core, a line for an axis, with sizes.
+
+    Lines between discs are bonds (TT-ranks), free lines are modes; a core of order 4 has two of those. The area of a
+    disc is proportional to how many numbers the core holds, down to the smallest that can be seen.
+    """
+    shapes = [tuple(core.shape) for core in cores]
+    numbers = [core.numel() for core in cores]
+    two_legs = len(shapes[0]) == 4
+    figure, axes = one_panel(1.35 * len(cores) + 0.6, 2.9 if two_legs else 2.2)
+    for k, shape in enumerate(shapes):
+        if k + 1 < len(shapes):
+            axes.plot([k, k + 1], [0, 0], color="black", linewidth=1.5, zorder=1)
+            axes.annotate(f"{shape[-1]}", (k + 0.5, 0), (0, 4), textcoords="offset points", ha="center")
+        for size, direction in zip(shape[1:-1], (-1, 1), strict=False):
+            axes.plot([k, k], [0, direction * 0.75], color="black", linewidth=1.5, zorder=1)
+            axes.annotate(
+                f"{size}", (k, direction * 0.8), ha="center", va="top" if direction < 0 else "bottom", weight="bold"
+            )
+    largest = max(numbers)
+    areas = [max(60, 1600 * n / largest) for n in numbers]
+    axes.scatter(range(len(cores)), [0] * len(cores), s=areas, color="lightsteelblue", edgecolors="black", zorder=2)
+    for k, (shape, n) in enumerate(zip(shapes, numbers, strict=True)):
+        label = " × ".join(map(str, shape)) + f"\n{n:,} numbers"
+        axes.annotate(label, (k, -1.2), ha="center", va="top", fontsize=9)
+    axes.set(xlim=(-0.7, len(cores) - 0.3), ylim=(-1.75, 1.2 if two_legs else 0.5))
+    axes.axis("off")
+    return figure
+
+
+def pipeline(steps: Mapping[str, str]) -> Figure:
+    """Boxes from left to right, joined by arrows: a step in each box, and under it what is said of the step."""
+    figure, axes = one_panel(1.75 * len(steps), 1.5)
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "lightsteelblue", "edgecolor": "black"}
+    boxes = [axes.text(k, 0, step, ha="center", va="center", bbox=box, zorder=2) for k, step in enumerate(steps)]
+    for k, note in enumerate(steps.values()):
+        axes.annotate(note, (k, -0.55), ha="center", va="top", fontsize=9)
+    for k, (left, right) in enumerate(pairwise(boxes)):
+        ends = {"patchA": left.get_bbox_patch(), "patchB": right.get_bbox_patch(), "arrowstyle": "-|>"}
+        axes.annotate("", (k + 1, 0), (k, 0), arrowprops={"color": "black", **ends})
+    axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-1.5, 0.5))
+    axes.axis("off")
+    return figure
+
+
+def pictures(images: Mapping[str, Tensor]) -> Figure:
+    """Images side by side under their labels: (rows, columns) in grey, or (rows, columns, 3), entries from 0 to 1."""
+    size = (2.7 * len(images), 3.1)
+    # photographs make large PNGs, and a notebook has to stay below a megabyte
+    figure, row = plt.subplots(1, len(images), figsize=size, dpi=80, layout="constrained", squeeze=False)
+    plt.close(figure)
+    for axes, (label, image) in zip(row[0], images.items(), strict=True):
+        axes.imshow(image.detach().clamp(0, 1).float().numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(label, fontsize=9)
+        axes.axis("off")
+    return figure
