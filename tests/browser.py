@@ -173,10 +173,16 @@ def window(width: int = 1400, height: int = 1000) -> Iterator[Page]:
 
 def open_notebook(page: Page, served: Lab, name: str) -> None:
     """Opens a notebook and waits for its kernel: run before that, and a dialog asks for one."""
-    page.errors.clear()
+    leave(page)
     page.goto(served.url(name))
     page.locator(CELLS).wait_for(timeout=60_000)
     page.wait_for_function(KERNEL_IS_IDLE, timeout=60_000)
+
+
+def leave(page: Page) -> None:
+    """Leaves a page whose server may be gone: what it complains of is not the next page's."""
+    page.goto("about:blank")
+    page.errors.clear()
 
 
 def run_all(page: Page, seconds: float = 300) -> list[str]:

@@ -15,7 +15,7 @@ from tests.chapters import CHAPTERS, ROOT, name_of
 from tests.sample import write
 from tests.slices import explorer_slice
 
-REDRAW = 0.45  # seconds of CPU time that 95 of 100 redraws stay below: 0.3 where no other worker shares the core
+REDRAW = 0.3  # seconds of CPU time that 95 of 100 redraws stay below
 TIME = """
 import time
 
