@@ -12,44 +12,97 @@ def speed_table(rows: list[dict]) -> str:
     """Tensor-train layers beside dense ones, one line a size."""
     rows = [row for row in rows if row["split"] == "forward + backward"]
     dense = {row["task"]: row for row in rows if row["method"] == "dense"}
-    lines = [
-        "| layer, forward and backward | TT-rank | fewer bytes | faster | memory of a step, dense → TT |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for row in rows:
         if row["method"] == "tt":
             before, after = (r["metrics"]["peak_bytes"]["mean"] / 2**20 for r in (dense[row["task"]], row))
-            speedup = row["metrics"]["speedup"]
-            lines.append(
-                f"| {row['task']} | {row['rank']} | {row['ratio']:.0f}× "
-                f"| {speedup['mean']:.1f}× ± {speedup['sd']:.1f} | {before:.0f} → {after:.0f} MiB |"
-            )
+            memory = f"{before:.0f} → {after:.0f} MiB"
+            lines.append([row["task"], row["rank"], f"{row['ratio']:.0f}×", _faster(row), memory])
     machines = " and ".join(sorted({row["machine"] for row in rows}))
-    note = f"Float32, 1 024 tokens for a linear layer, 2 048 ids for an embedding; on {machines}."
-    return "\n".join([*lines, "", note, ""])
+    return _table(
+        ["layer, forward and backward", "TT-rank", "fewer bytes", "faster", "memory of a step, dense → TT"],
+        lines,
+        f"Float32, 1 024 tokens for a linear layer, 2 048 ids for an embedding; on {machines}.",
+    )
 
 
 def atis_table(rows: list[dict]) -> str:
     """ATIS, scored on the test split."""
-    lines = [
-        "| ATIS, test | start | rank | bits: cores, own, rest | fewer bytes | intent accuracy | slot F1 | seeds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in sorted(rows, key=lambda row: row["ratio"]):
         if row["split"] == "test":
-            intent, slots = (_mean(row["metrics"][name]) for name in ("intent_accuracy", "slot_f1"))
             bits = [f"{row['bits']}", _listed(row, "dense_bits"), f"{row['settings'].get('rest', 32)}"]
-            rank = [f"{row['rank'] or ''}", _listed(row, "ranks")]
+            rank = _joined([f"{row['rank'] or ''}", _listed(row, "ranks")])
+            scores = [_mean(row["metrics"][name]) for name in ("intent_accuracy", "slot_f1")]
+            start = row["settings"].get("start", "random")
             lines.append(
-                f"| {row['method']} | {row['settings'].get('start', 'random')} | {_joined(rank)} | {_joined(bits)} "
-                f"| {row['ratio']:.0f}× | {intent} | {slots} | {len(row['seeds'])} |"
+                [row["method"], start, rank, _joined(bits), f"{row['ratio']:.0f}×", *scores, len(row["seeds"])]
             )
-    note = (
+    return _table(
+        ["ATIS, test", "start", "rank", "bits: cores, own, rest", "fewer bytes", "intent accuracy", "slot F1"]
+        + ["seeds"],
+        lines,
         "Start: random, or the trained dense model, cut by what its layers see (`calibration`). Settings were chosen "
         "on validation (of most rows one or two were tried); mean ± standard deviation over the seeds; bytes of the "
-        "whole folder."
+        "whole folder.",
     )
-    return "\n".join([*lines, "", note, "", ""])
+
+
+def glue_table(rows: list[dict]) -> str:
+    """The students on the validation split of GLUE tasks, beside their teachers."""
+    rows = [row for row in rows if row["split"] == "validation"]
+    teachers = {row["task"]: row["metrics"]["accuracy"]["mean"] for row in rows if row["method"] == "dense"}
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["task"], row["ratio"], -row["settings"].get("steps", 0))):
+        accuracy, how = row["metrics"]["accuracy"], [""] * 4
+        if row["method"] != "dense":
+            made = row["settings"]
+            gap = f"{teachers[row['task']] - accuracy['mean']:.1f}"
+            how = [f"{row['rank']}, {made['word_rank']}", made["schedule"].replace("_", " "), made["steps"], gap]
+        size, count = f"{row['ratio']:.0f}×", len(row["seeds"])
+        lines.append([row["task"], row["method"], row["bits"], *how[:3], size, _mean(accuracy), how[3], count])
+    return _table(
+        ["GLUE, validation", "method", "bits", "ranks: layers, words", "schedule", "steps", "fewer bytes"]
+        + ["accuracy", "behind", "seeds"],
+        lines,
+        "`dense` is the teacher, a MiniLM of six layers, fine-tuned; `task` learns from labels alone. Settings were "
+        "chosen on held-out training rows; bytes of the whole folder.",
+    )
+
+
+def training_table(rows: list[dict]) -> str:
+    """A whole training step, tensor trains beside the dense model, measured in turns."""
+    rows = [row for row in rows if row["split"] == "training step"]
+    lines = [[row["task"], row["method"], row["bits"], _milliseconds(row), _faster(row)] for row in rows]
+    return _table(["training step, 768 wide", "model", "bits of cores", "milliseconds", "faster"], lines)
+
+
+def inference_table(rows: list[dict]) -> str:
+    """A forward pass of a whole model, measured in turns."""
+    rows = [row for row in rows if row["split"] == "forward"]
+    sizes = [f"{row['stored_bytes'] / 1e6:.0f} MB" for row in rows]
+    lines = [[row["task"], row["method"], size, _milliseconds(row), _faster(row)] for row, size in zip(rows, sizes)]
+    return _table(
+        ["forward pass, random weights", "model", "file", "milliseconds", "faster"],
+        lines,
+        "Sentences × tokens; trains of rank 30; two threads. `dense-int8` and `fused-int8`: dynamic quantization in "
+        "PyTorch; `onnx`: in onnxruntime.",
+    )
+
+
+def _table(columns: list[str], rows: list[list], note: str = "") -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, *rows)]
+    lines.insert(1, "|---" * len(columns) + "|")
+    return "\n".join([*lines, "", *([note, ""] if note else []), ""])
+
+
+def _milliseconds(row: dict) -> str:
+    return f"{row['metrics']['milliseconds']['mean']:.0f}"
+
+
+def _faster(row: dict) -> str:
+    speedup = row["metrics"]["speedup"]
+    return "" if row["method"] == "dense" else f"{speedup['mean']:.1f}× ± {speedup['sd']:.1f}"
 
 
 def _listed(row: dict, name: str) -> str:
@@ -64,59 +117,6 @@ def _joined(parts: list[str]) -> str:
 def _mean(metric: dict[str, float]) -> str:
     spread = "" if metric["sd"] is None else f" ± {metric['sd']:.1f}"
     return f"{metric['mean']:.1f}{spread} %"
-
-
-def training_table(rows: list[dict]) -> str:
-    """A whole training step, tensor trains beside the dense model, measured in turns."""
-    rows = [row for row in rows if row["split"] == "training step"]
-    lines = ["| training step, 768 wide | model | bits of cores | milliseconds | faster |", "|---|---|---|---|---|"]
-    for row in rows:
-        milliseconds, speedup = (row["metrics"][name] for name in ("milliseconds", "speedup"))
-        faster = "" if row["method"] == "dense" else f"{speedup['mean']:.1f}× ± {speedup['sd']:.1f}"
-        lines.append(f"| {row['task']} | {row['method']} | {row['bits']} | {milliseconds['mean']:.0f} | {faster} |")
-    return "\n".join([*lines, "", ""])
-
-
-def glue_table(rows: list[dict]) -> str:
-    """The students on the validation split of GLUE tasks, beside their teachers."""
-    rows = [row for row in rows if row["split"] == "validation"]
-    teachers = {row["task"]: row["metrics"]["accuracy"]["mean"] for row in rows if row["method"] == "dense"}
-    lines = [
-        "| GLUE, validation | method | ranks: layers, words | bits | fewer bytes | accuracy | behind | seeds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: (row["task"], row["ratio"])):
-        accuracy, ranks = row["metrics"]["accuracy"], ""
-        if row["rank"]:
-            ranks = f"{row['rank']}, {row['settings']['word_rank']}"
-        gap = "" if row["method"] == "dense" else f"{teachers[row['task']] - accuracy['mean']:.1f}"
-        lines.append(
-            f"| {row['task']} | {row['method']} | {ranks} | {row['bits']} | {row['ratio']:.0f}× | {_mean(accuracy)} "
-            f"| {gap} | {len(row['seeds'])} |"
-        )
-    note = (
-        "`dense` is the teacher, a MiniLM of six layers, fine-tuned. Students are distilled layer by layer; their "
-        "settings were chosen on held-out training sentences. Bytes of the whole folder."
-    )
-    return "\n".join([*lines, "", note, "", ""])
-
-
-def inference_table(rows: list[dict]) -> str:
-    """A forward pass of a whole model, measured in turns."""
-    rows = [row for row in rows if row["split"] == "forward"]
-    lines = ["| forward pass, random weights | model | file | milliseconds | faster |", "|---|---|---|---|---|"]
-    for row in rows:
-        milliseconds, speedup = (row["metrics"][name] for name in ("milliseconds", "speedup"))
-        faster = "" if row["method"] == "dense" else f"{speedup['mean']:.1f}× ± {speedup['sd']:.1f}"
-        lines.append(
-            f"| {row['task']} | {row['method']} | {row['stored_bytes'] / 1e6:.0f} MB "
-            f"| {milliseconds['mean']:.0f} | {faster} |"
-        )
-    note = (
-        "Sentences × tokens; trains of rank 30; two threads. `dense-int8` and `fused-int8`: dynamic quantization in "
-        "PyTorch; `onnx`: in onnxruntime."
-    )
-    return "\n".join([*lines, "", note, "", ""])
 
 
 def tables(atis: list[dict], glue: list[dict], speed: list[dict]) -> str:
