@@ -260,6 +260,23 @@ def test_controls_stand_where_they_were_told_and_every_position_is_drawn(plans):
     assert len(told) > 40
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (uniform(7, 2, 4, 8), "start: words TT-rank must be one of 4, 8, 12, .*, got 7"),
+        (uniform(8, 5, 4, 8), "start: words bits must be one of 1, 2, 3, 4, 8, float32, got 5"),
+        (
+            uniform(8, 2, 4, 8, sides=5),
+            "start: attention must be one of matrix, low rank, 2 cores a side, 3 cores a side, got 5",
+        ),
+        (replace(DENSE, rest=12), "start: rest must be one of 8, 16, 32, got 12"),
+    ],
+)
+def test_a_start_that_no_control_offers_is_refused(plans, start, said):
+    with pytest.raises(ValueError, match=said):
+        PlanBuilder(plans, start)
+
+
 def test_gaps_to_the_dense_model_are_read_out_where_they_are_known(plans):
     text = plan_text(plans, uniform(8, 2, 4, 8))
     assert text.endswith("behind the dense model: intent accuracy 3.0, slot F1 2.0") and "kB: words 0." in text

@@ -85,7 +85,7 @@ def test_every_choice_is_read_out_and_drawn_anew(explorer):
             explorer.controls["run"].value, explorer.controls["step"].value = run, step
             first, *more = explorer.readout.value.split("<br>")
             assert first == f"{run}, step {step}: {points[step]}"
-            worse = "layers 1, 2" if run == "labels" else "no layer"
+            worse = "layer 1, layer 2" if run == "labels" else "nowhere"
             assert more == ([] if before is None else [f"further off than at step {before}: {worse}"])
             pictures.add(bytes(explorer.picture.value))
     assert len(pictures) == len(RUNS) * len(STEPS)
@@ -102,7 +102,7 @@ def test_the_figure_shows_all_marks_and_frames_the_chosen_one(step):
     assert [text.get_text() for text in axes.texts] == [text for layer in shown for text in layer]
     (frame,) = axes.patches
     assert frame.get_xy() == (STEPS.index(step) - 0.5, -0.5) and frame.get_height() == len(shown)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["embeddings", "1", "2"][: len(shown)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["embeddings", "layer 1", "layer 2"]
 
 
 def test_a_move_is_answered_at_once(explorer):

@@ -28,7 +28,10 @@ class PlanBuilder(Explorer):
 
     `code.value` is then a line of Python, and `json.value` the plan as `TTQConfig.from_dict` takes it. Both are empty
     before the button is pressed, and again once a control has moved: they never tell of another plan than the picture.
-    `start` is where the controls stand first; its ranks must be among `RANKS`.
+    `start` is where the controls stand first.
+
+    Raises:
+        ValueError: a format, rank or number of bits of `start` that its control does not offer.
     """
 
     def __init__(self, plans: MeasuredPlans, start: GroupPlan):
@@ -124,10 +127,13 @@ def _controls(start: GroupPlan) -> dict[str, widgets.Widget]:
 
 
 def _labelled(kind: type[widgets.Widget], label: str, options, value: int, group: str = "") -> widgets.Widget:
+    name = f"{group} {label}".strip()
+    if value not in (options.values() if isinstance(options, Mapping) else options):
+        raise ValueError(f"start: {name} must be one of {', '.join(map(str, options))}, got {value}")
     options = list(options.items()) if isinstance(options, Mapping) else options
     looks = {"layout": widgets.Layout(width="17em"), "style": {"description_width": "6.5em"}}
     late = {} if kind is widgets.Dropdown else {"continuous_update": False}
-    return kind(options=options, value=value, description=label, tooltip=f"{group} {label}".strip(), **looks, **late)
+    return kind(options=options, value=value, description=label, tooltip=name, **looks, **late)
 
 
 def _rows() -> list[list[str]]:

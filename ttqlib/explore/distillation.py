@@ -1,6 +1,6 @@
 """How far a student's hidden states lie from its teacher's while it learns: layer by layer, step by step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ipywidgets as widgets
@@ -68,9 +68,9 @@ def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step:
         text = f"{run}, step {step}: {runs[run][step]}"
         if step > 0:
             before = _mark_before(runs[run], step)
-            pairs = zip(runs[run][before].errors, runs[run][step].errors, strict=True)
-            worse = [str(layer) for layer, (old, new) in enumerate(pairs) if new > old]
-            text += f"<br>further off than at step {before}: {'layers ' + ', '.join(worse) if worse else 'no layer'}"
+            old, new = (runs[run][mark].errors for mark in (before, step))
+            worse = [place for place, was, now in zip(_places(new), old, new, strict=True) if now > was]
+            text += f"<br>further off than at step {before}: {', '.join(worse) or 'nowhere'}"
         return distillation_figure(runs, run, step), text
 
     return Explorer(controls, draw)
@@ -80,8 +80,13 @@ def distillation_figure(runs: Mapping[str, Mapping[int, StudentPoint]], run: str
     """What `distillation` draws, for one choice: every layer at every mark of the run, the chosen one in a frame."""
     marks = sorted(runs[run])
     table = list(zip(*(runs[run][mark].errors for mark in marks), strict=True))  # a line for each layer
-    rows, columns = ("layer", ["embeddings", *range(1, len(table))]), ("step", marks)
-    return plots.heat_map(table, rows, columns, label="off by", darkest=1.2, framed=marks.index(step))
+    rows = ("after", _places(table))
+    return plots.heat_map(table, rows, ("step", marks), label="off by", darkest=1.2, framed=marks.index(step))
+
+
+def _places(errors: Sequence) -> list[str]:
+    """Where each of the errors was found."""
+    return ["embeddings", *(f"layer {layer}" for layer in range(1, len(errors)))]
 
 
 def _mark_before(points: Mapping[int, StudentPoint], step: int) -> int:
