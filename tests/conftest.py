@@ -22,6 +22,14 @@ settings.register_profile("ttq", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ttq")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """The tests of a module share its fixtures, so one worker takes them all, unless they name a group of their own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="module")
 def page():
     """A browser window; its tests are skipped where there is no Chromium, unless TTQ_REQUIRE_BROWSER=1."""

@@ -228,7 +228,7 @@ def target_problems(folder: Path) -> Iterator[str]:
         yield f"make test does not run, in this order, {', '.join(order)}"
     runs = [line for line in test.replace("\\\n", " ").splitlines() if "-m pytest" in line]
     for run in runs:
-        if not {"OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1"} <= set(run.split()) or "-n 2 --dist loadfile" not in run:
+        if not {"OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1"} <= set(run.split()) or "-n 2 --dist load" not in run:
             yield f"pytest runs without two workers of one thread each: {run.split('-m pytest')[1].strip()}"
         if ("--nbval" in run) != ("env -u TTQ_DATA" in run):
             yield "TTQ_DATA must reach the unit tests and must not reach the notebooks"
