@@ -74,6 +74,7 @@ def test_a_linear_layer_becomes_the_cheaper_of_two_thin_ones_and_a_dense_one(lay
     n, m, rank = layer.in_features, layer.out_features, layer.ranks[len(layer.in_modes)]
     parts = [part for part in plain.modules() if type(part) is nn.Linear]
     inner = rank + (layer.bias is not None)  # the bias is one more rank
+    inner += -inner % 16 if -inner % 16 <= inner / 3 else 0  # and zeros fill up to 16, 32, … where that is near
     assert len(parts) == (2 if inner * (n + m) < n * m else 1) and plain.training == layer.training
     if len(parts) == 2:
         assert [tuple(part.weight.shape) for part in parts] == [(inner, n), (m, inner)]
@@ -90,6 +91,17 @@ def test_the_bias_rides_along_exactly():
     assert torch.equal(first(torch.randn(5, 24))[:, -1], torch.ones(5))
     assert torch.equal(second.weight[:, -1], layer.bias)
     assert_equal(nn.Sequential(first, second)(torch.zeros(3, 24)), layer.bias.expand(3, -1))
+
+
+@pytest.mark.parametrize(("rank", "width"), [(2, 3), (10, 11), (11, 16), (30, 32), (31, 32), (32, 33), (35, 48)])
+def test_ranks_are_filled_up_to_a_multiple_of_16_that_is_near(rank, width):
+    layer = ttq.TTLinear(144, 160, rank)
+    nn.init.normal_(layer.bias)
+    first, second = fused(layer)
+    assert first.out_features == second.in_features == width
+    assert not first.weight[rank:].any() and not second.weight[:, rank + 1 :].any()
+    x = torch.randn(5, 144)
+    assert_equal(second(first(x)), layer(x))
 
 
 @st.composite

@@ -54,7 +54,7 @@ class TTLayer(nn.Module):
         variance is (r_1 ⋯ r_{d-1}) · σ^{2d} when every core entry has variance σ².
         """
         if self.core0.is_meta:
-            return  # shapes only, which plans are weighed by: filling them would take most of the time
+            return  # shapes only, which plans are weighed by: there is nothing to fill
         sigma = (std**2 / prod(self.ranks)) ** (0.5 / self.order)
         self.set_cores([torch.randn_like(core) * sigma for core in self.cores])
 
@@ -221,9 +221,9 @@ class TTLinear(TTLayer):
         v = cores[-1].flatten(1)  # (r_{2d-1}, m_d)
         for core in reversed(cores[half:-1]):
             v = (core.flatten(0, 1) @ v).reshape(len(core), -1)  # (r_{k-1}, m_k ⋯ m_d)
-        if (len(u), v.shape[1]) == (self.in_features, self.out_features):  # no padding to cut off, and to put back
-            return u, v
-        return u[: self.in_features], v[:, : self.out_features]
+        if (len(u), v.shape[1]) != (self.in_features, self.out_features):  # else nothing to cut off, and to put back
+            u, v = u[: self.in_features], v[:, : self.out_features]
+        return u.T.contiguous().T, v  # column after column: autograd then takes the faster way to the gradient of U
 
     def _may_cache(self, sources: Sequence[Tensor]) -> bool:
         device = sources[0].device.type
