@@ -80,13 +80,15 @@ def training_table(rows: list[dict]) -> str:
 def inference_table(rows: list[dict]) -> str:
     """A forward pass of a whole model, measured in turns."""
     rows = [row for row in rows if row["split"] == "forward"]
-    sizes = [f"{row['stored_bytes'] / 1e6:.0f} MB" for row in rows]
-    lines = [[row["task"], row["method"], size, _milliseconds(row), _faster(row)] for row, size in zip(rows, sizes)]
+    lines = []
+    for row in rows:
+        task, size = row["task"] + ", memory kept" * bool(row["settings"]), f"{row['stored_bytes'] / 1e6:.0f} MB"
+        lines.append([task, row["method"], size, _milliseconds(row), _faster(row)])
     return _table(
         ["forward pass, random weights", "model", "file", "milliseconds", "faster"],
         lines,
         "Sentences × tokens; trains of rank 30; two threads. `dense-int8` and `fused-int8`: dynamic quantization in "
-        "PyTorch; `onnx`: in onnxruntime.",
+        "PyTorch; `onnx`: in onnxruntime. Memory kept: after `ttq.keep_freed_memory()`.",
     )
 
 

@@ -3,13 +3,9 @@
     python experiments/speed.py                          # measures what is missing
     python experiments/speed.py linear embedding         # only tasks whose names contain one of these words
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
+    python experiments/speed.py bert --keep-memory       # rows of their own: with ttq.keep_freed_memory()
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
     python experiments/speed.py --list                   # the tasks
-
-Rows of their own for an allocator that keeps freed memory instead of handing it back page by page (Linux, glibc):
-
-    export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=536870912
-    python experiments/speed.py bert
 
 Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
 which they could be deployed (`deployed.py`). Let nothing else run meanwhile. The contenders of a row take turns in one
@@ -18,7 +14,6 @@ numbers. `floor` is what products and look-ups alone would take (`floor.py`).
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -248,6 +243,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, …")
+    parser.add_argument("--keep-memory", action="store_true", help="as ttq.keep_freed_memory does; for all alike")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     options = parser.parse_args(arguments)
     options.tasks = [task for task in TASKS if any(word in task for word in options.words or [""])]
@@ -263,10 +259,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if not find_spec("tltorch") and any(TASKS[task][0] == LAYERS for task in options.tasks):
         print(f"{PEER} is left out of the comparison of layers: python -m pip install -e '.[bench]' brings it")
+    if options.keep_memory and not ttq.keep_freed_memory():
+        raise SystemExit("--keep-memory needs Linux with glibc: leave it out")
     threads = torch.get_num_threads()
     for task in options.tasks:
         split, build, argument, rounds = TASKS[task]
-        key = {"task": task, "split": split, "settings": settings(options.device)}
+        key = {"task": task, "split": split, "settings": settings(options)}
         if not options.force and set(methods(split, options.device)) <= recorded(key):
             print(f"{task}: there already")
             continue
@@ -279,10 +277,13 @@ def main(arguments: list[str] | None = None) -> None:
             print(line(row))
 
 
-def settings(device: str) -> dict[str, str] | None:
-    found = {} if device == "cpu" else {"device": torch.cuda.get_device_name() if device == "cuda" else device}
-    if "GLIBC_TUNABLES" in os.environ:  # how the C library allocates: for all contenders alike
-        found["allocator"] = os.environ["GLIBC_TUNABLES"]
+def settings(options: argparse.Namespace) -> dict[str, str] | None:
+    """What the machine alone does not tell; None on a CPU with nothing changed."""
+    device, found = options.device, {}
+    if device != "cpu":
+        found["device"] = torch.cuda.get_device_name() if device == "cuda" else device
+    if options.keep_memory:
+        found["allocator"] = "keeps freed memory"
     return found or None
 
 

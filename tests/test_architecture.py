@@ -14,7 +14,7 @@ import pytest
 from tests.chapters import ROOT
 
 # From the ground up, as in design §3: a module imports only modules above it. `layers` became two files there.
-ORDER = ["shapes", "fake_quantization", "quantizers", "activations", "tasks", "models", "environment"]
+ORDER = ["allocator", "shapes", "fake_quantization", "quantizers", "activations", "tasks", "models", "environment"]
 ORDER += ["tensor_train", "layers", "embeddings", "planning", "calibration", "compress", "fusion", "packing"]
 ORDER += ["folders", "stored", "checkpoint", "pretrained", "training", "measure", "losses", "observation", "matching"]
 ORDER += ["schedules", "pairing", "distill", "teq", "allocation", "predictor", "deploy", "plots", "explore", "check"]

@@ -176,12 +176,17 @@ def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
 
 
 def test_a_gpu_has_rows_of_its_own(monkeypatch):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    assert speed.settings("cpu") is None and speed.settings("cuda") == {"device": "Some GPU"}
+    assert speed.settings(speed.parse([])) is None
+    assert speed.settings(speed.parse(["--device", "cuda"])) == {"device": "Some GPU"}
     assert speed.methods(speed.FORWARD, "cuda") == ["dense", "tt", "fused"]
 
 
-def test_another_allocator_has_rows_of_its_own(monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1")
-    assert speed.settings("cpu") == {"allocator": "glibc.malloc.trim_threshold=1"}
+def test_kept_memory_has_rows_of_its_own():
+    assert speed.settings(speed.parse(["--keep-memory"])) == {"allocator": "keeps freed memory"}
+
+
+def test_memory_that_cannot_be_kept_stops_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(ttq, "keep_freed_memory", lambda: False)
+    with pytest.raises(SystemExit, match="--keep-memory needs Linux with glibc: leave it out"):
+        speed.main(["linear", "--keep-memory", "--no-record"])

@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "planning": ["LayerPlan", "TT", "TTM", "TTQConfig", "plan"],
         "compress": ["compress_"],
         "fusion": ["HalfMergedEmbedding", "fuse_"],
+        "allocator": ["keep_freed_memory"],
         "checkpoint": ["load", "save", "stored_sizes"],
         "training": ["QATTrainer"],
         "predictor": ["Predictor"],
