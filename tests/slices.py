@@ -34,8 +34,8 @@ def explorer_slice(notebook: NotebookNode) -> NotebookNode:
 class Names(ast.NodeVisitor):
     """What a cell does with the names of the notebook, read in the order in which it runs.
 
-    `bound`: gets a value here. `free`: is read before it has one. `touched`: stands for something that may be changed
-    here. `imported`: is bound by an import.
+    `bound`: gets a value here. `free`: is read before it has one. `touched`: stands for something older that may be
+    changed here. `imported`: is bound by an import.
     """
 
     def __init__(self, source: str):
@@ -82,7 +82,7 @@ class Names(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _touch(self, changed):
-        self.touched |= {name.id for name in ast.walk(changed) if isinstance(name, ast.Name)}
+        self.touched |= {name.id for name in ast.walk(changed) if isinstance(name, ast.Name)} - self.bound
 
     def visit_FunctionDef(self, node):
         """What a function reads, it reads when it is called: names that are its own do not count."""

@@ -27,7 +27,7 @@ def seconds_of_redraws():
         values = [value for _, value in control._options_full] if hasattr(control, "_options_full") else [
             control.min, (control.min + control.max) // 2, control.max
         ]
-        for value in [*values, first]:
+        for value in [*values[:: 1 + len(values) // 4], first]:
             if value != control.value:
                 start = time.process_time()
                 control.value = value
@@ -102,6 +102,10 @@ def slice_of(*sources: str) -> list[str]:
 def test_a_slice_holds_what_the_explorer_needs(needed):
     others = ["x = 5", "print(a)", "for y in range(3):\n    x = y", "[a for a in range(2)]", "library.seed(0)"]
     assert slice_of(*others[:1], *needed[:-1], *others[1:], needed[-1], "explorer.after = 1") == needed
+
+
+def test_what_a_cell_makes_and_changes_itself_needs_no_older_cell():
+    assert slice_of("a = {}", "a = {}\na[0] = 1", "explorer = a") == ["a = {}\na[0] = 1", "explorer = a"]
 
 
 def test_a_chapter_without_an_explorer_has_no_slice():
