@@ -10,8 +10,9 @@ A student starts from the teacher's weights by TT-SVD, its ranks spent on what i
 (--start svd: on the weights alone), is quantized, and learns for --steps optimizer steps in all, whatever the
 schedule. The teacher that it needs is trained first where it is missing.
 
-The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, 2 000
-of them (400 of RTE's; at most a fifth), and validation takes the place of the test split: only --validation reads it.
+The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, those
+of 1 000 whole sentences (at most a fifth; see sentences.py), and validation takes the place of the test split: only
+--validation reads it.
 A run keeps its checkpoints in runs/glue/<task>/<settings>/seed-<n>; called again, it goes on from the last one, and a
 finished run is not trained again. Real data comes from the folder that TTQ_DATA names (or from the hub); --task reviews
 trains on the embedded set, and --teacher small takes a small teacher, trained from nothing.
@@ -32,6 +33,7 @@ import torch
 from bookkeeping import last_checkpoint, record_runs, stored_bytes
 from results import RESULTS
 from safetensors.torch import load_file, save_file
+from sentences import hold_out_rows, hold_out_sentences, whole_sentences
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -50,13 +52,13 @@ import ttqlib as ttq
 
 RUNS = RESULTS.parent.parent / "runs" / "glue"
 TASKS = ("sst2", "rte", "mrpc", "qnli", "mnli", "reviews")
-HELD_OUT, HELD_OUT_OF = 2000, {"rte": 400}
+HOLD_OUT = {"sentences": partial(hold_out_sentences, count=1000), "rows": partial(hold_out_rows, count=2000)}
 HELD_OUT_SEED = 0  # the same rows for every run
 MAX_LENGTH, MAX_LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so many positions
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 TEACHER_BATCH = 32
 CALIBRATION = 2048  # training rows that choose what a student's ranks keep
-TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16")
+TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16", "hold_out")
 STUDENT = ("schedule", "steps", "layer_share", "learning_rate", "last_learning_rate", "temperature", "batch_size")
 STUDENT += (
     "bf16",
@@ -68,6 +70,7 @@ STUDENT += (
     "word_cores",
     "sides",
     "start",
+    "inputs",
     "teacher_seed",
     *TEACHER,
 )
@@ -140,7 +143,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0, help="of the logits")
     parser.add_argument("--bf16", action="store_true", help="train the student under autocast to bfloat16")
     parser.add_argument("--dropout", type=float, default=0.1, help="of the student")
+    parser.add_argument(
+        "--inputs", default="rows", choices=["rows", "sentences"], help="to distil on; see sentences.py"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--hold-out", default="sentences", choices=list(HOLD_OUT), help="rows: the naive way")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=int, help="of the training set; all without it, anything else is for tests")
     parser.add_argument("--save-steps", type=int, default=200)
@@ -201,10 +208,9 @@ class Data:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.splits = ttq.load_task(options.task)
-        held_out = min(HELD_OUT_OF.get(options.task, HELD_OUT), len(self.splits["train"]) // 5)
-        parts = self.splits["train"].train_test_split(held_out, seed=HELD_OUT_SEED)
-        rows = options.rows or len(parts["train"])
-        self.rows = {"train": parts["train"].select(range(rows)), "held_out": parts["test"]}
+        self.rows = dict(HOLD_OUT[options.hold_out](self.splits["train"], seed=HELD_OUT_SEED))
+        if options.rows:
+            self.rows["train"] = self.rows["train"].select(range(options.rows))
         if options.validation:
             self.rows["validation"] = self.splits.get("validation") or self.splits["validation_matched"]
 
@@ -220,6 +226,12 @@ class Data:
             fields = [name for name in self.rows["train"].column_names if name.startswith("sentence")]
             return ttq.word_tokenizer([text.split() for name in fields for text in self.rows["train"][name]])
         return AutoTokenizer.from_pretrained(self.options.teacher)
+
+    @cached_property
+    def inputs(self):
+        """The training rows that students are distilled on."""
+        rows = self.encoded["train"]
+        return rows if self.options.inputs == "rows" else rows.select(whole_sentences(self.rows["train"]))
 
     @cached_property
     def encoded(self) -> dict:
@@ -269,7 +281,7 @@ def new_student(options: argparse.Namespace, teacher: PreTrainedModel, data: Dat
     student.load_state_dict(weights)
     if options.rank is None or options.start != "calibrated":
         return ttq.compress_(student, plan(student, options), init="random" if options.start == "random" else "svd")
-    rows = data.encoded["train"].select(range(min(CALIBRATION, len(data.encoded["train"]))))
+    rows = data.inputs.select(range(min(CALIBRATION, len(data.inputs))))
     batches = DataLoader(rows, batch_size=64, collate_fn=data.collate)
     return ttq.compress_(student, plan(student, options), calibration=batches)
 
@@ -321,7 +333,7 @@ def trainer_of(options: argparse.Namespace, seed: int, data: Data, model, teache
         "logging_steps": 100,
         "report_to": "none",
     }
-    use = {"data_collator": data.collate, "train_dataset": data.encoded["train"]}
+    use = {"data_collator": data.collate, "train_dataset": data.encoded["train"] if teacher is None else data.inputs}
     if teacher is None:
         rate = {"learning_rate": options.teacher_learning_rate, "lr_scheduler_type": "linear", "warmup_steps": 0.1}
         arguments = TrainingArguments(num_train_epochs=options.teacher_epochs, **rate, **common)

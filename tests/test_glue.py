@@ -13,6 +13,7 @@ import glue
 import pytest
 import results
 import torch
+from datasets import ClassLabel, Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import BertConfig
 
@@ -115,10 +116,25 @@ def test_every_schedule_has_the_same_number_of_steps(name, layers):
 
 def test_what_is_held_out_is_not_trained_on(data):
     held_out, train = (set(data.rows[name]["sentence"]) for name in ("held_out", "train"))
-    assert len(held_out) == 2000 and len(train) == 640 and not held_out & train
+    assert len(held_out) == 1000 and len(train) == 640 and not held_out & train
     assert set(glue.Data(options("--seeds", "7")).rows["held_out"]["sentence"]) == held_out
     assert not held_out & set(data.rows["validation"]["sentence"])
     assert "validation" not in glue.Data(options()).rows
+
+
+def test_a_student_may_learn_from_whole_sentences_alone(monkeypatch):
+    whole = [f"the {noun} was {word} to see" for noun in ("film", "play") for word in "abcde"]
+    rows = Dataset.from_dict({"sentence": ["was a", "to see", *whole, "was b to see"], "label": [0, 1] * 6 + [0]})
+    splits = DatasetDict(train=rows.cast_column("label", ClassLabel(names=["bad", "good"])))
+    monkeypatch.setattr(ttq, "load_task", lambda name: splits)
+    chosen = options("--hold-out", "rows", "--inputs", "sentences")
+    chosen.rows = None
+    data = glue.Data(chosen)
+    assert len(data.rows["held_out"]) == 2 and len(data.rows["train"]) == len(data.encoded["train"]) == 11
+    expected = [row for row, text in zip(data.encoded["train"], data.rows["train"]["sentence"]) if text in whole]
+    assert data.inputs.to_list() == expected and 8 <= len(expected) < 11
+    chosen.inputs = "rows"
+    assert glue.Data(chosen).inputs.to_list() == data.encoded["train"].to_list()
 
 
 def test_a_student_is_its_teacher_but_for_what_the_plan_says(data, teacher):
