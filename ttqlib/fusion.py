@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .embeddings import TTMEmbedding
 from .layers import TTLayer, TTLinear
 
-LANES = 16  # float32 numbers in a register of AVX-512, or in two of AVX2
+EVEN = 16  # columns that libraries share out well among threads
 
 
 class HalfMergedEmbedding(nn.Module):
@@ -108,13 +108,14 @@ def _thin_pair(layer: TTLinear) -> list[nn.Linear]:
 
     The bias rides along as one more rank: the first layer's last output is always 1, and the second layer multiplies
     that by b. So no kernel has to copy b into every row of the wide output before it adds the product. Zeros fill the
-    ranks up to a multiple of LANES where that is not far: a product with 31 columns can take twice as long as with 32.
+    ranks up to a multiple of EVEN where that is not far: shared among threads, a product with 31 columns can take twice
+    as long as one with 32.
     """
     (u, v), first_bias = layer.sides(), None
     if layer.bias is not None:
         u, v = F.pad(u, (0, 1)), torch.cat([v, layer.bias[None]])  # (in_features, r + 1), (r + 1, out_features)
         first_bias = F.one_hot(torch.tensor(len(v) - 1)).to(u)  # (0, …, 0, 1)
-    if 3 * (missing := -len(v) % LANES) <= len(v):
+    if 3 * (missing := -len(v) % EVEN) <= len(v):
         u, v = F.pad(u, (0, missing)), F.pad(v, (0, 0, 0, missing))
         first_bias = None if first_bias is None else F.pad(first_bias, (0, missing))
     if u.numel() + v.numel() >= layer.in_features * layer.out_features:
