@@ -12,7 +12,8 @@ schedule. The teacher that it needs is trained first where it is missing.
 
 The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, those
 of 1 000 whole sentences (at most a fifth; see sentences.py), and validation takes the place of the test split: only
---validation reads it.
+--validation reads it. With --hold-out rows it is 2 000 rows at random: nearly all sentences are trained on, so scores on
+these rows flatter; for the runs that are made when all is chosen, and for students of a teacher that was trained so.
 A run keeps its checkpoints in runs/glue/<task>/<settings>/seed-<n>; called again, it goes on from the last one, and a
 finished run is not trained again. Real data comes from the folder that TTQ_DATA names (or from the hub); --task reviews
 trains on the embedded set, and --teacher small takes a small teacher, trained from nothing.
@@ -147,7 +148,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--inputs", default="rows", choices=["rows", "sentences"], help="to distil on; see sentences.py"
     )
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--hold-out", default="sentences", choices=list(HOLD_OUT), help="rows: the naive way")
+    parser.add_argument("--hold-out", default="sentences", choices=list(HOLD_OUT), help="which training rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=int, help="of the training set; all without it, anything else is for tests")
     parser.add_argument("--save-steps", type=int, default=200)
