@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--hidden", type=int, default=WIDTH, help="columns; fewer (64, 96, 128, 160, 192) for the narrow control")
+    parser.add_argument("--hidden", type=int, default=WIDTH, help="columns; 64, 96, 128, 160, 192: narrow controls")
     parser.add_argument("--save-steps", type=int, default=200)
     parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")

@@ -12,8 +12,8 @@ schedule. The teacher that it needs is trained first where it is missing.
 
 The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, those
 of 1 000 whole sentences (at most a fifth; see sentences.py), and validation takes the place of the test split: only
---validation reads it. With --hold-out rows it is 2 000 rows at random: nearly all sentences are trained on, so scores on
-these rows flatter; for the runs that are made when all is chosen, and for students of a teacher that was trained so.
+--validation reads it. With --hold-out rows it is 2 000 rows at random: scores on these flatter, because nearly all of
+their sentences are trained on. For runs that are made when all is chosen, and for students of a teacher of that kind.
 A run keeps its checkpoints in runs/glue/<task>/<settings>/seed-<n>; called again, it goes on from the last one, and a
 finished run is not trained again. Real data comes from the folder that TTQ_DATA names (or from the hub); --task reviews
 trains on the embedded set, and --teacher small takes a small teacher, trained from nothing.
