@@ -82,7 +82,7 @@ def test_rows_of_teacher_and_student(tmp_path, monkeypatch):
         glue.main()
     dense, *students = results.load("glue")
     assert (dense["method"], dense["rank"], dense["split"], dense["ratio"]) == ("dense", None, "held_out", 1)
-    assert dense["metrics"]["accuracy"]["mean"] > 60  # it learned something, to be able to teach
+    assert dense["metrics"]["accuracy"]["mean"] > 55  # of 1 000 sentences: three standard errors above chance
     assert [row["split"] for row in students] == ["held_out", "validation"]
     for row in students:
         assert (row["method"], row["rank"], row["bits"], row["seeds"]) == ("tt-qat", 8, 4, [0, 1])
