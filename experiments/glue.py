@@ -385,6 +385,7 @@ def is_first_process() -> bool:
 def main() -> None:
     options = parse()
     logging.set_verbosity_error()
+    ttq.keep_freed_memory()  # thin layers are quick, and fresh pages at every step would not be
     data = Data(options)
     teacher = train(teacher_run(options), options.teacher_seed, data)[0] if is_student(options) else None
     models, reports = zip(*(train(options, seed, data, teacher) for seed in options.seeds))

@@ -68,6 +68,23 @@ def test_dropout_spoils_the_maps_that_a_model_returns_and_not_the_recorded_ones(
     assert (recorded.scores()[0].softmax(-1) > 0).all()
 
 
+def test_on_a_cpu_attention_is_computed_in_float32_under_autocast_too(monkeypatch):
+    kernel, seen = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(query, *others, **options):
+        seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
+        return kernel(query, *others, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    model = build("bert").eval()
+    with recorded_attention(model), torch.no_grad():
+        exact = observe(model, INPUTS).logits["logits"]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            observation = observe(model, INPUTS)
+    assert seen == [(torch.float32, False)] * 4 and observation.attentions[0].query.dtype == torch.bfloat16
+    torch.testing.assert_close(observation.logits["logits"].float(), exact, rtol=0.05, atol=0.05)
+
+
 def test_models_get_their_own_attention_back():
     eager, sdpa = build("bert", attn_implementation="eager"), build("bert")
     with pytest.raises(KeyError), recorded_attention(eager, sdpa):

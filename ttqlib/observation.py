@@ -109,7 +109,12 @@ def _attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: T
     if calls is not None:
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
         calls.append(Attention(query, key, value, scaling, getattr(module, "is_causal", False)))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    # In bfloat16 PyTorch's way back through attention takes a CPU about ten times as long as in float32.
+    with torch.autocast("cpu", enabled=False):
+        output, weights = sdpa_attention_forward(module, *map(widen, (query, key, value)), attention_mask, **options)
+    return output.to(query.dtype), weights
 
 
 AttentionInterface.register(RECORDED, _attend)
