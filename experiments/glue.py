@@ -7,8 +7,9 @@
     torchrun --nproc_per_node 2 experiments/glue.py --task sst2 --rank 60                         # or accelerate launch
 
 A student starts from the teacher's weights by TT-SVD, its ranks spent on what its layers give on training sentences
-(--start svd: on the weights alone), is quantized, and learns for --steps optimizer steps in all, whatever the
-schedule. The teacher that it needs is trained first where it is missing.
+(--start svd: on the weights alone; --start rotated: its bonds are then turned, so that few bits lose less), is
+quantized, and learns for --steps optimizer steps in all, whatever the schedule. The teacher that it needs is trained
+first where it is missing.
 
 The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, those
 of 1 000 whole sentences (at most a fifth; see sentences.py), and validation takes the place of the test split: only
@@ -58,6 +59,7 @@ HELD_OUT_SEED = 0  # the same rows for every run
 MAX_LENGTH, MAX_LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so many positions
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 TEACHER_BATCH = 32
+STARTS = ("calibrated", "rotated", "svd", "random")
 CALIBRATION = 2048  # training rows that choose what a student's ranks keep
 TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16", "hold_out")
 STUDENT = ("schedule", "steps", "layer_share", "learning_rate", "last_learning_rate", "temperature", "batch_size")
@@ -135,7 +137,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--word-cores", type=int, default=3, help="cores of the word embedding")
     parser.add_argument("--word-rank", type=int, help="its TT-rank, by default --rank")
     parser.add_argument("--word-bits", type=int, help="its bits, by default --bits")
-    parser.add_argument("--start", default="calibrated", choices=["calibrated", "svd", "random"], help="of the cores")
+    parser.add_argument("--start", default="calibrated", choices=STARTS, help="of the cores")
     parser.add_argument("--schedule", default="layer_by_layer", choices=list(SCHEDULES))
     parser.add_argument("--steps", type=int, default=5000, help="of all stages together; 0: compressed, not trained")
     parser.add_argument("--layer-share", type=float, default=0.4, help="of the steps, for stages of layers")
@@ -280,11 +282,14 @@ def new_student(options: argparse.Namespace, teacher: PreTrainedModel, data: Dat
         if "position_embeddings" in name:
             weights[name] = weights[name][: len(own)]
     student.load_state_dict(weights)
-    if options.rank is None or options.start != "calibrated":
+    if options.rank is None or options.start in ("svd", "random"):
         return ttq.compress_(student, plan(student, options), init="random" if options.start == "random" else "svd")
     rows = data.inputs.select(range(min(CALIBRATION, len(data.inputs))))
-    batches = DataLoader(rows, batch_size=64, collate_fn=data.collate)
-    return ttq.compress_(student, plan(student, options), calibration=batches)
+    batches, form = DataLoader(rows, batch_size=64, collate_fn=data.collate), plan(student, options)
+    if options.start == "calibrated":
+        return ttq.compress_(student, form, calibration=batches)
+    ttq.compress_(student, form.without_quantizers(), calibration=batches)
+    return ttq.compress_(ttq.rotate_(student), form)
 
 
 def plan(model: PreTrainedModel, options: argparse.Namespace) -> ttq.TTQConfig:

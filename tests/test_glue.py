@@ -150,6 +150,16 @@ def test_a_student_is_its_teacher_but_for_what_the_plan_says(data, teacher):
     assert (random.eval()(**batch).logits - expected).abs().max() > 0.01
 
 
+def test_turned_cores_lose_less_to_few_bits(data, teacher):
+    batch, errors = data.collate([data.encoded["train"][row] for row in range(16)]), {}
+    with torch.no_grad():
+        expected = teacher(**batch).logits
+        for start in ("calibrated", "rotated"):
+            student = glue.new_student(options("--rank", "9999", "--bits", "3", "--start", start), teacher, data)
+            errors[start] = (student.eval()(**batch).logits - expected).norm()
+    assert errors["rotated"] < errors["calibrated"]
+
+
 def test_formats_of_the_words(data, teacher):
     words = "bert.embeddings.word_embeddings"
     cases = {

@@ -46,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "layers": ["TTLinear"],
         "embeddings": ["TTMEmbedding"],
+        "rotation": ["canonical_form", "rotate_", "rotate_bonds"],
         "planning": ["LayerPlan", "TT", "TTM", "TTQConfig", "plan"],
         "compress": ["compress_"],
         "fusion": ["HalfMergedEmbedding", "fuse_"],
