@@ -54,21 +54,22 @@ def glue_table(rows: list[dict]) -> str:
     teachers = {row["task"]: row["metrics"]["accuracy"]["mean"] for row in rows if row["method"] == "dense"}
     lines = []
     for row in sorted(rows, key=lambda row: (row["task"], row["ratio"], -row["settings"].get("steps", 0))):
-        accuracy, how = row["metrics"]["accuracy"], [""] * 5
+        accuracy, how = row["metrics"]["accuracy"], [""] * 6
         if row["method"] != "dense":
             made = row["settings"]
             gap = f"{teachers[row['task']] - accuracy['mean']:.1f}"
             ranks, schedule = f"{row['rank']}, {made['word_rank']}", made["schedule"].replace("_", " ")
-            how = [ranks, schedule, made["inputs"], made["steps"], gap]
+            how = [ranks, made["start"], schedule, made["inputs"], made["steps"], gap]
         size, count = f"{row['ratio']:.0f}×", len(row["seeds"])
-        lines.append([row["task"], row["method"], row["bits"], *how[:4], size, _mean(accuracy), how[4], count])
+        lines.append([row["task"], row["method"], row["bits"], *how[:5], size, _mean(accuracy), how[5], count])
     return _table(
-        ["GLUE, validation", "method", "bits", "ranks: layers, words", "schedule", "learns from", "steps"]
+        ["GLUE, validation", "method", "bits", "ranks: layers, words", "start", "schedule", "learns from", "steps"]
         + ["fewer bytes", "accuracy", "behind", "seeds"],
         lines,
         "`dense` is the teacher, a MiniLM of six layers, fine-tuned; `task` learns from labels alone. Students learn "
-        "from all rows, or from those that are no phrase of another: whole sentences. Settings were chosen on held-out "
-        "training rows; bytes of the whole folder.",
+        "from all rows, or from those that are no phrase of another: whole sentences. Starts: TT-SVD of what the "
+        "layers give (calibrated), this with its bonds turned (rotated), of the weights (svd), or nothing. Settings "
+        "were chosen on held-out training rows; bytes of the whole folder.",
     )
 
 
