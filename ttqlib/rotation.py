@@ -50,11 +50,10 @@ def rotate_(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def canonical_form(cores: Sequence[Tensor], centre: int) -> list[Tensor]:
-    """The same tensor with all cores but `centre` orthonormal, those before it from the left, those after it from the
-    right: then the norm of core `centre` is that of the tensor.
+    """The same tensor with all cores but `centre` orthonormal, whose norm is then that of the tensor.
 
-    Cores of shape (r_{k-1}, …, r_k), with any modes between. Where a rank is larger than a neighbour can use it is cut
-    to that.
+    Those before it are orthonormal as (r_{k-1} ⋯, r_k), those after it as (r_{k-1}, ⋯ r_k). Cores of shape
+    (r_{k-1}, …, r_k), with any modes between. A rank that is larger than a neighbour can use is cut to that.
     """
     cores = [at_least_float32(core) for core in cores]
     for k in range(centre):
