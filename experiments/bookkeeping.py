@@ -32,7 +32,7 @@ def stored_bytes(model: PreTrainedModel) -> int:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    return {"mean": round(statistics.mean(values), 2), "sd": round(statistics.stdev(values), 2) if values[1:] else None}
+    return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
 
 
 def fingerprint(splits) -> str:

@@ -35,7 +35,7 @@ import torch
 from bookkeeping import last_checkpoint, record_runs, stored_bytes
 from results import RESULTS
 from safetensors.torch import load_file, save_file
-from sentences import hold_out_rows, hold_out_sentences, whole_sentences
+from sentences import crossed_sentences, hold_out_rows, hold_out_sentences, whole_sentences
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -59,7 +59,9 @@ HELD_OUT_SEED = 0  # the same rows for every run
 MAX_LENGTH, MAX_LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so many positions
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 TEACHER_BATCH = 32
+INPUTS = ("rows", "sentences", "crossed")
 STARTS = ("calibrated", "rotated", "svd", "random")
+COPIES, CROSSING_SEED = 7, 0  # of every sentence, with --inputs crossed; the same for every run
 CALIBRATION = 2048  # training rows that choose what a student's ranks keep
 TEACHER = ("teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16", "hold_out")
 STUDENT = ("schedule", "steps", "layer_share", "learning_rate", "last_learning_rate", "temperature", "batch_size")
@@ -146,9 +148,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0, help="of the logits")
     parser.add_argument("--bf16", action="store_true", help="train the student under autocast to bfloat16")
     parser.add_argument("--dropout", type=float, default=0.1, help="of the student")
-    parser.add_argument(
-        "--inputs", default="rows", choices=["rows", "sentences"], help="to distil on; see sentences.py"
-    )
+    parser.add_argument("--inputs", default="rows", choices=INPUTS, help="to distil on; see sentences.py")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hold-out", default="sentences", choices=list(HOLD_OUT), help="which training rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -232,7 +232,10 @@ class Data:
 
     @cached_property
     def inputs(self):
-        """The training rows that students are distilled on."""
+        """What students are distilled on."""
+        if self.options.inputs == "crossed":
+            made = crossed_sentences(self.rows["train"], COPIES, seed=CROSSING_SEED)
+            return ttq.encode(made, self.tokenizer, max_length=self.options.max_length)
         rows = self.encoded["train"]
         return rows if self.options.inputs == "rows" else rows.select(whole_sentences(self.rows["train"]))
 
@@ -245,15 +248,27 @@ class Data:
         return DataCollatorWithPadding(self.tokenizer)(rows)
 
 
+def score(model: PreTrainedModel, data: Data, split: str, teacher: PreTrainedModel | None = None) -> dict[str, float]:
+    """`accuracy` in percent; beside a teacher also how near the two are, right or wrong.
+
+    `agreement`: on how many percent of the rows both give the same answer. `divergence`: the mean of KL(teacher's
+    classes ‖ model's), in nats, which tells students apart that accuracy cannot.
+    """
+    logits = predict(model, data, split)
+    scores = {"accuracy": ttq.accuracy(data.rows[split]["label"], logits.argmax(-1).tolist())}
+    if teacher is not None:
+        wanted = predict(teacher, data, split)
+        scores["agreement"] = ttq.accuracy(wanted.argmax(-1).tolist(), logits.argmax(-1).tolist())
+        scores["divergence"] = float(ttq.logits_kl(logits, wanted))
+    return scores
+
+
 @torch.no_grad()
-def score(model: PreTrainedModel, data: Data, split: str) -> dict[str, float]:
-    """The accuracy in percent; the model is left in eval mode."""
+def predict(model: PreTrainedModel, data: Data, split: str) -> torch.Tensor:
+    """The logits of every row, (rows, classes); the model is left in eval mode."""
     model.eval()
-    predicted = []
-    for batch in DataLoader(data.encoded[split], batch_size=64, collate_fn=data.collate):
-        logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
-        predicted += logits.argmax(-1).tolist()
-    return {"accuracy": ttq.accuracy(data.rows[split]["label"], predicted)}
+    batches = DataLoader(data.encoded[split], batch_size=64, collate_fn=data.collate)
+    return torch.cat([model(**{key: x.to(model.device) for key, x in batch.items()}).logits.cpu() for batch in batches])
 
 
 # ------------------------------------------------------------------------------------------------------------ models
@@ -367,7 +382,7 @@ def train(options: argparse.Namespace, seed: int, data: Data, teacher: PreTraine
             trainer_of(options, seed, data, model, teacher).train(resume_from_checkpoint=last_checkpoint(folder))
         report = {"seconds": time.perf_counter() - began, "settings": settings(options)}
     missing = [split for split in data.rows if split != "train" and split not in report]
-    report |= {split: score(model, data, split) for split in missing}
+    report |= {split: score(model, data, split, teacher) for split in missing}
     if missing and is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         if not finished.exists():

@@ -1,4 +1,4 @@
-"""Which rows of a task to hold out, when one row may be a part of another.
+"""Which rows of a task to hold out, and which to learn from, when one row may be a part of another.
 
 SST-2's training rows are the phrases of parsed sentences. A phrase held out at random is mostly a part of one that is
 trained on, so that its label measures memory. Here whole sentences are held out, with everything that is a part of one.
@@ -38,6 +38,41 @@ def whole_sentences(rows: Dataset) -> list[int]:
     return [row for row, text in enumerate(texts) if text not in parts]
 
 
+def crossed_sentences(rows: Dataset, copies: int, seed: int) -> Dataset:
+    """The whole sentences without their labels, and so many copies of each with two phrases of other sentences in it.
+
+    Nobody wrote these copies, and nobody could label them but a teacher, which labels whatever it is shown. A phrase
+    of two words up to half of the sentence gives way to any row of as many words. Source: the data augmentation of
+    Jiao et al., "TinyBERT", 2020, section 3.2, with phrases in the place of words.
+
+    Raises:
+        ValueError: no sentence has a phrase that is a row.
+    """
+    draw, texts = random.Random(seed), _texts(rows)
+    known = set(texts)
+    of_length: dict[int, list[str]] = {}
+    for text in sorted(known):  # sorted: a set has no order to draw from
+        of_length.setdefault(len(text.split()), []).append(text)
+    sentences = [texts[row] for row in whole_sentences(rows)]
+    crossed = []
+    for sentence in sentences:
+        words = sentence.split()
+        places = [
+            slice(start, start + length)
+            for length in range(2, len(words) // 2 + 1)
+            for start in range(len(words) - length + 1)
+            if " ".join(words[start : start + length]) in known
+        ]
+        for _ in range(copies if places else 0):
+            copy = words.copy()
+            for place in draw.choices(places, k=2):
+                copy[place] = draw.choice(of_length[place.stop - place.start]).split()
+            crossed.append(" ".join(copy))
+    if not crossed:
+        raise ValueError("no sentence has a phrase that is a row of its own: only sst2 has such rows")
+    return Dataset.from_dict({_field(rows): sentences + crossed})
+
+
 def parts_among(texts: Iterable[str]) -> set[str]:
     """The texts that are a phrase of another one."""
     texts = set(texts)
@@ -52,6 +87,9 @@ def phrases(text: str) -> Iterator[str]:
             yield " ".join(words[start : start + length])
 
 
+def _field(rows: Dataset) -> str:
+    return next(name for name in rows.column_names if name.startswith("sentence"))
+
+
 def _texts(rows: Dataset) -> list[str]:
-    field = next(name for name in rows.column_names if name.startswith("sentence"))
-    return [" ".join(text.split()) for text in rows[field]]
+    return [" ".join(text.split()) for text in rows[_field(rows)]]

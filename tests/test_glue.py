@@ -1,5 +1,6 @@
 """experiments/glue.py as a user runs it, with a small teacher: equal steps, exact resumption, honest splits."""
 
+import copy
 import json
 import os
 import signal
@@ -89,6 +90,7 @@ def test_rows_of_teacher_and_student(tmp_path, monkeypatch):
         assert row["settings"]["rest"] == 8 and row["settings"]["schedule"] == "layer_by_layer"
         assert row["dense_bytes"] == dense["stored_bytes"] and row["ratio"] > 4
         assert row["metrics"]["accuracy"]["sd"] is not None and row["plan"]["rest"] == 8
+        assert row["metrics"].keys() == {"accuracy", "agreement", "divergence"}
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     assert len([path for path in written if path.name == "finished.json"]) == 3
     glue.main()  # finished runs are not trained again
@@ -135,6 +137,21 @@ def test_a_student_may_learn_from_whole_sentences_alone(monkeypatch):
     assert data.inputs.to_list() == expected and 8 <= len(expected) < 11
     chosen.inputs = "rows"
     assert glue.Data(chosen).inputs.to_list() == data.encoded["train"].to_list()
+    chosen.inputs = "crossed"
+    made = glue.Data(chosen).inputs
+    assert "labels" not in made.column_names and len(made) > len(expected)
+    assert made["input_ids"][: len(expected)] == [row["input_ids"] for row in expected]
+
+
+def test_scores_beside_a_teacher_tell_how_near_the_two_are(data, teacher):
+    assert glue.score(teacher, data, "held_out").keys() == {"accuracy"}
+    itself, turned = glue.score(teacher, data, "held_out", teacher), copy.deepcopy(teacher)
+    assert (itself["agreement"], itself["divergence"]) == (100, pytest.approx(0, abs=1e-6))
+    with torch.no_grad():
+        turned.classifier.weight.neg_(), turned.classifier.bias.neg_()
+    opposite = glue.score(turned, data, "held_out", teacher)
+    assert opposite["agreement"] == 0 and opposite["divergence"] > 0
+    assert opposite["accuracy"] == pytest.approx(100 - itself["accuracy"])
 
 
 def test_a_student_is_its_teacher_but_for_what_the_plan_says(data, teacher):

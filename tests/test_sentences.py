@@ -2,7 +2,7 @@
 
 import pytest
 from datasets import Dataset
-from sentences import hold_out_rows, hold_out_sentences, parts_among, phrases, whole_sentences
+from sentences import crossed_sentences, hold_out_rows, hold_out_sentences, parts_among, phrases, whole_sentences
 
 WHOLE = [f"the {noun} was {word} from start to end" for noun in ("film", "book", "play") for word in "abcdefgh"]
 PARTS = ["the film was a", "the film", "film was a from start", "was b from", "start to end", "to"]
@@ -57,3 +57,19 @@ def test_rows_held_out_at_random_leave_their_parts_behind():
     held_out, train = (list(split[name]["sentence"]) for name in ("held_out", "train"))
     assert len(held_out) == 5 and sorted(held_out + train) == sorted(WHOLE + PARTS)
     assert any(part in text for part in train for text in held_out)  # what hold_out_sentences is there to prevent
+
+
+def test_crossed_sentences_are_sentences_with_phrases_of_others_in_them():
+    sentences, parts = ["p q r s t u", "v w x y z"], ["q r", "y z", "p q r s", "w"]  # too long, too short
+    made = crossed_sentences(rows_of(sentences + parts), 50, seed=0)
+    assert made.column_names == ["sentence"], "no label of these would be true"
+    texts = list(made["sentence"])
+    assert texts[:2] == sentences and len(texts) == 2 + 2 * 50
+    assert set(texts[2:52]) == {"p q r s t u", "p y z s t u"} and set(texts[52:]) == {"v w x q r", "v w x y z"}
+    same, other = (list(crossed_sentences(rows_of(sentences + parts[::-1]), 50, seed)["sentence"]) for seed in (0, 1))
+    assert texts == same != other
+
+
+def test_a_task_without_phrases_has_nothing_to_cross():
+    with pytest.raises(ValueError, match="only sst2"):
+        crossed_sentences(rows_of(WHOLE), 3, 0)

@@ -124,7 +124,7 @@ def encode(rows, tokenizer, intents: Sequence[str] = (), slots: Sequence[str] = 
 
     Rows with slots get `intent_labels` (one number) and `slot_labels` (one a token: that of the word at its first
     piece, −100 elsewhere), numbers into `intents` and `slots`; a label that is not among them becomes −1. Other rows
-    get `labels`.
+    get `labels`, if they have a label.
     """
     if "tokens" in rows.column_names:
         intent_number, slot_number = _numbers(intents), _numbers(slots)
@@ -140,7 +140,7 @@ def encode(rows, tokenizer, intents: Sequence[str] = (), slots: Sequence[str] = 
 
         def one(row: dict) -> dict:
             encoded = tokenizer(*(row[field] for field in texts), truncation=True, max_length=max_length)
-            return {**encoded, "labels": row["label"]}
+            return {**encoded, "labels": row["label"]} if "label" in row else {**encoded}
 
     return rows.map(one, remove_columns=rows.column_names)
 
