@@ -370,9 +370,11 @@ def train(options: argparse.Namespace, seed: int, data: Data, teacher: PreTraine
     Returns the model, and a report: {split: {metric: percent}} and seconds.
     """
     folder = run_folder(options, seed)
-    set_seed(seed)
-    model = new_teacher(options, data) if teacher is None else new_student(options, teacher, data)
     finished, weights = folder / "finished.json", folder / "weights.safetensors"
+    set_seed(seed)
+    if finished.exists():  # its weights are there: the cheapest start of the same form will do
+        options = argparse.Namespace(**{**vars(options), "start": "random"})
+    model = new_teacher(options, data) if teacher is None else new_student(options, teacher, data)
     if finished.exists():
         report = json.loads(finished.read_text())
         model.load_state_dict(load_file(weights))

@@ -67,9 +67,10 @@ def glue_table(rows: list[dict]) -> str:
         + ["fewer bytes", "accuracy", "behind", "seeds"],
         lines,
         "`dense` is the teacher, a MiniLM of six layers, fine-tuned; `task` learns from labels alone. Students learn "
-        "from all rows, or from those that are no phrase of another: whole sentences. Starts: TT-SVD of what the "
-        "layers give (calibrated), this with its bonds turned (rotated), of the weights (svd), or nothing. Settings "
-        "were chosen on held-out training rows; bytes of the whole folder.",
+        "from all rows, from those that are no phrase of another (sentences), or from these and copies of them with "
+        "phrases of one another (crossed). Starts: TT-SVD of what the layers give (calibrated), this with its bonds "
+        "turned (rotated), of the weights (svd), or nothing. Settings were chosen on held-out training rows; bytes "
+        "of the whole folder.",
     )
 
 
