@@ -176,15 +176,31 @@ def test_the_students_that_the_suite_tells_of_were_measured():
     second = distilled(inputs="sentences", steps=2000)
     assert second and second.keys() <= first.keys(), "chapter 08 compares the two rounds point by point"
     assert all(behind(second[ratio]) < behind(first[ratio]) - 1 for ratio in second)
-    form = {"inputs": "sentences", "schedule": "all_layers"}
-    plain, turned = distilled(steps=5000, start="calibrated", **form), distilled(steps=3000, start="rotated", **form)
+    plain = distilled(schedule="all_layers", inputs="sentences", steps=5000, start="calibrated")
+    turned, crossed = (distilled(inputs=name, start="rotated", steps=3000) for name in ("sentences", "crossed"))
     for ratio, control in zip(sorted(turned), sorted(plain), strict=True):  # as good with as many bytes, in fewer steps
         assert abs(ratio / control - 1) < 0.02 and abs(behind(turned[ratio]) - behind(plain[control])) < 1
     for ratio, (bound, paper) in zip(sorted(plain), ((45, 3.6), (88, 4.5)), strict=True):  # 2306.01076, on BERT-base
         assert ratio >= bound and behind(plain[ratio]) < paper
+    forms = [{(row["rank"], row["bits"]): row for row in found.values()} for found in (turned, crossed)]
+    assert len(forms[0].keys() & forms[1].keys()) == 2
+    for form in forms[0].keys() & forms[1].keys():  # sentences that nobody wrote bring students closer
+        far, near = (found[form]["metrics"]["divergence"]["mean"] for found in forms)
+        assert near < 0.8 * far
+    for bound, points in ((20, 1.0), (45, 2.0), (88, 4.0)):
+        assert any(ratio >= bound and behind(row) <= points for ratio, row in crossed.items())
+    assert len(crossed[46.1]["seeds"]) == 3
     ablation = [row for row in rows if row["settings"].get("steps") == 500]
     assert {(row["rank"], row["bits"]) for row in ablation} == {(34, 4)}
     schedules = {row["settings"]["schedule"] for row in ablation if row["settings"]["start"] == "calibrated"}
     assert len(schedules) >= 7 and "task" in schedules  # the control without a teacher
     starts = {row["settings"]["start"]: behind(row) for row in ablation if row["settings"]["schedule"] == "all_layers"}
     assert starts["random"] > starts["svd"] > starts["calibrated"]
+
+
+def test_schedules_were_compared_on_a_second_task():
+    rows = [row for row in stored("glue") if row["task"] == "rte" and row["split"] == "validation"]
+    students = [row for row in rows if row["method"] != "dense"]
+    assert len(students) + 1 == len(rows) and {row["settings"]["steps"] for row in students} == {300}
+    assert len({row["settings"]["schedule"] for row in students}) == len(students) == 7
+    assert "task" in {row["settings"]["schedule"] for row in students}  # the control without a teacher
