@@ -158,6 +158,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     parser.add_argument("--validation", action="store_true", help="score the validation split too")
     options = parser.parse_args(arguments)
+    if options.inputs == "crossed" and options.schedule == "task":
+        parser.error("crossed sentences have no labels for --schedule task: take --inputs rows or sentences")
     options.word_rank, options.word_bits = options.word_rank or options.rank, options.word_bits or options.bits
     options.max_length = MAX_LENGTH_OF.get(options.task, MAX_LENGTH)
     if is_student(options) and options.rank is None:

@@ -46,8 +46,10 @@ def crossed_sentences(rows: Dataset, copies: int, seed: int) -> Dataset:
     Jiao et al., "TinyBERT", 2020, section 3.2, with phrases in the place of words.
 
     Raises:
-        ValueError: no sentence has a phrase that is a row.
+        ValueError: rows of two sentences; or no sentence has a phrase that is a row.
     """
+    if "sentence2" in rows.column_names:
+        raise ValueError("rows of two sentences cannot be crossed; only sst2 has phrases")
     draw, texts = random.Random(seed), _texts(rows)
     known = set(texts)
     of_length: dict[int, list[str]] = {}
@@ -69,7 +71,7 @@ def crossed_sentences(rows: Dataset, copies: int, seed: int) -> Dataset:
                 copy[place] = draw.choice(of_length[place.stop - place.start]).split()
             crossed.append(" ".join(copy))
     if not crossed:
-        raise ValueError("no sentence has a phrase that is a row of its own: only sst2 has such rows")
+        raise ValueError("no sentence has a phrase that is a row of its own; only sst2 has phrases")
     return Dataset.from_dict({_field(rows): sentences + crossed})
 
 

@@ -143,6 +143,12 @@ def test_a_student_may_learn_from_whole_sentences_alone(monkeypatch):
     assert made["input_ids"][: len(expected)] == [row["input_ids"] for row in expected]
 
 
+def test_labels_are_not_to_be_had_for_crossed_sentences(capsys):
+    with pytest.raises(SystemExit):
+        options("--inputs", "crossed", "--schedule", "task")
+    assert "have no labels" in capsys.readouterr().err
+
+
 def test_scores_beside_a_teacher_tell_how_near_the_two_are(data, teacher):
     assert glue.score(teacher, data, "held_out").keys() == {"accuracy"}
     itself, turned = glue.score(teacher, data, "held_out", teacher), copy.deepcopy(teacher)

@@ -73,3 +73,6 @@ def test_crossed_sentences_are_sentences_with_phrases_of_others_in_them():
 def test_a_task_without_phrases_has_nothing_to_cross():
     with pytest.raises(ValueError, match="only sst2"):
         crossed_sentences(rows_of(WHOLE), 3, 0)
+    pairs = rows_of(WHOLE + PARTS, sentence2=WHOLE + PARTS)
+    with pytest.raises(ValueError, match="two sentences"):
+        crossed_sentences(pairs, 3, 0)
