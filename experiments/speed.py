@@ -9,8 +9,9 @@
 
 Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
 which they could be deployed (`deployed.py`). Let nothing else run meanwhile. The contenders of a row take turns in one
-process, so that their ratio holds on a machine whose clock does not; medians, three repetitions with other random
-numbers. `floor` is what products and look-ups alone would take (`floor.py`).
+process, so that their ratio holds on a machine whose clock does not, each after a rest and a call that does not count:
+without, dense BERT paid for the threads of onnxruntime, whose turn was before. Medians, three repetitions with other
+random numbers. `floor` is what products and look-ups alone would take (`floor.py`).
 """
 
 import argparse
@@ -42,6 +43,7 @@ VOCABULARY = (10_000, 30_522, 100_000, 300_000)
 HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
 ATIS_RANK, BATCH, BATCHES = 12, 32, 40
 INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
+SETTLE = 0.02  # seconds, then an untimed call: onnxruntime's threads outlast its calls, and slow down whoever is next
 PEER = "tensorly-torch"  # installed by the extra `bench`
 
 
@@ -138,7 +140,7 @@ def optimizer_step(model: nn.Module, batches: Iterator[dict]) -> Callable:
 def forward_pass(argument: tuple[str, tuple[int, int]], device: str) -> dict[str, Contender]:
     """A BERT-shaped classifier over ids of shape (sentences, tokens), in every form that runs on the device."""
     shape, size = argument
-    known = forms(shape, device)
+    known = forms(shape, device, torch.get_num_threads())
     ids = torch.randint(1, BertConfig().vocab_size, size)
 
     def contender(name: str, run: Callable) -> Contender:
@@ -158,8 +160,8 @@ class Forms:
 
 
 @lru_cache(maxsize=1)
-def forms(shape: str, device: str) -> Forms:
-    """One model serves all sizes of inputs."""
+def forms(shape: str, device: str, threads: int) -> Forms:
+    """One model serves all sizes of inputs; `threads`, those of PyTorch, are what onnxruntime will use from then on."""
     folder, names = TemporaryDirectory(), FORMS if device == "cpu" else ON_GPU
     write_forms(BertConfig(**SHAPES[shape]), Path(folder.name), RANK, names)
     return Forms(folder, {name: load_form(Path(folder.name) / name, device) for name in names})
@@ -172,7 +174,7 @@ def measure(build: Callable, argument, device: str, rounds: int) -> dict[str, di
         torch.manual_seed(seed)
         contenders, rates = build(argument, device), Rates.measured(device)
         runs = {name: contender.run for name, contender in contenders.items()}
-        medians = ttq.interleaved_medians(runs, rounds, warmup=1 + rounds // 3)
+        medians = ttq.interleaved_medians(runs, rounds, warmup=1 + rounds // 3, settle=SETTLE)
         for name, contender in contenders.items():
             figure = figures.setdefault(name, {})
             found = {"milliseconds": medians[name], "speedup": medians["dense"] / medians[name]}
@@ -223,6 +225,10 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
         f"{shape} {batch}×{length}": (FORWARD, forward_pass, (shape, (batch, length)), 10)
         for shape in SHAPES
         for batch, length in INPUTS
+    },
+    **{
+        f"bert-base {batch}×{length}, one thread": (FORWARD, forward_pass, ("bert-base", (batch, length)), 10)
+        for batch, length in INPUTS[1:]
     },
 }
 

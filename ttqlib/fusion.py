@@ -5,15 +5,15 @@ from math import prod
 from typing import NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertAttention
 
+from .attention import absorbed, can_absorb
 from .embeddings import TTMEmbedding
 from .layers import TTLayer, TTLinear
-
-EVEN = 16  # columns that libraries share out well among threads
+from .thin_products import thin_pair
 
 
 class HalfMergedEmbedding(nn.Module):
@@ -62,8 +62,9 @@ def fuse_(model: nn.Module) -> nn.Module:
     """Make a compressed model plain PyTorch, in place, and return it: for deployment.
 
     Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
-    `nn.Linear` where that takes no more multiplications. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an
-    `nn.Embedding` where its table is no larger. Weights under quantizers become plain ones with the values that the
+    `nn.Linear` where that takes no more multiplications. BERT's self-attention becomes a `LatentAttention` where the
+    ranks of its keys and values are below the size of a head. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or
+    an `nn.Embedding` where its table is no larger. Weights under quantizers become plain ones with the values that the
     layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
     Shapes, dtype, device, padding_idx and train/eval mode stay too; all new parameters are trainable.
 
@@ -78,6 +79,11 @@ def fuse_(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, TTLayer):
         raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
+    attentions = [part for part in model.modules() if isinstance(part, BertAttention) and can_absorb(part)]
+    for attention in attentions:
+        training = attention.output.dense.training
+        attention.self, output = absorbed(attention)
+        attention.output.dense = nn.Sequential(*output).train(training)
     layers = {
         name: layer
         for name, layer in model.named_modules(remove_duplicate=False)  # a layer may stand in several places
@@ -86,50 +92,22 @@ def fuse_(model: nn.Module) -> nn.Module:
     fused = {layer: _fused(layer) for layer in set(layers.values())}
     for name, layer in layers.items():
         model.set_submodule(name, fused[layer])
+    changed = {*fused.values(), *(attention.self for attention in attentions)}
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             _dequantize_(module)
         if hasattr(module, "ttq_config"):
             _forget_plan_(module)
-        if isinstance(module, PreTrainedModel) and not set(fused.values()).isdisjoint(module.modules()):
+        if isinstance(module, PreTrainedModel) and not changed.isdisjoint(module.modules()):
             module.save_pretrained = _refuse_to_save
     return model
 
 
 def _fused(layer: TTLayer) -> nn.Module:
-    parts = _thin_pair(layer) if isinstance(layer, TTLinear) else [_half_merged(layer)]
+    parts = thin_pair(*layer.sides(), layer.bias) if isinstance(layer, TTLinear) else [_half_merged(layer)]
     if hasattr(layer, "input_quantizer"):
         parts.insert(0, layer.input_quantizer)
     return (parts[0] if len(parts) == 1 else nn.Sequential(*parts)).train(layer.training)
-
-
-def _thin_pair(layer: TTLinear) -> list[nn.Linear]:
-    """The layers of x U V + b, or the one of x W + b where W, multiplied out, has no more entries than U and V.
-
-    The bias rides along as one more rank: the first layer's last output is always 1, and the second layer multiplies
-    that by b. So no kernel has to copy b into every row of the wide output before it adds the product. Zeros fill the
-    ranks up to a multiple of EVEN where that is not far: shared among threads, a product with 31 columns can take twice
-    as long as one with 32.
-    """
-    (u, v), first_bias = layer.sides(), None
-    if layer.bias is not None:
-        u, v = F.pad(u, (0, 1)), torch.cat([v, layer.bias[None]])  # (in_features, r + 1), (r + 1, out_features)
-        first_bias = F.one_hot(torch.tensor(len(v) - 1)).to(u)  # (0, …, 0, 1)
-    if 3 * (missing := -len(v) % EVEN) <= len(v):
-        u, v = F.pad(u, (0, missing)), F.pad(v, (0, 0, 0, missing))
-        first_bias = None if first_bias is None else F.pad(first_bias, (0, missing))
-    if u.numel() + v.numel() >= layer.in_features * layer.out_features:
-        return [layer.to_linear()]
-    return [_linear(u, first_bias), _linear(v, None)]
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """The layer x ↦ x W + b, with W of shape (in_features, out_features)."""
-    linear = nn.Linear(*weight.shape, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.T.clone(memory_format=torch.contiguous_format))
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.clone())
-    return linear
 
 
 def _half_merged(layer: TTMEmbedding) -> HalfMergedEmbedding | nn.Embedding:

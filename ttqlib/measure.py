@@ -1,17 +1,11 @@
-"""What a layer or a model costs: parameters, bytes, FLOPs, time and memory; and how far off an approximation is."""
+"""What a layer or a model has and takes: parameters, bytes, FLOPs; and how far off an approximation is."""
 
-import statistics
-import time
-import weakref
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .checkpoint import stored_sizes
 from .embeddings import TTMEmbedding
@@ -98,64 +92,6 @@ def _embedding_flops(layer: TTMEmbedding, ids: int) -> int:
         prefixes = prod(layer.vocabulary_modes[: k + 1]) if k < merged else ids
         total += 2 * prefixes * prod(layer.hidden_modes[: k + 1]) * layer.ranks[k] * layer.ranks[k + 1]
     return total
-
-
-def interleaved_medians(functions: Mapping[str, Callable], rounds: int = 15, warmup: int = 3) -> dict[str, float]:
-    """The median time of one call of each function, in milliseconds.
-
-    The functions take turns, round after round, so that whatever else the machine does meets all of them alike:
-    compare the results of one call, never of two.
-    """
-    whole_number("rounds", rounds)
-    whole_number("warmup", warmup, minimum=0)
-    seconds = {name: [] for name in functions}
-    for turn in range(warmup + rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
-
-
-def peak_bytes(function: Callable) -> int:
-    """The largest number of bytes that tensors made during `function()` held at one moment.
-
-    Counts every storage that PyTorch operations return, in forward and backward, from its creation until it is
-    freed; what existed before, and scratch space inside a kernel, does not count. Exact and repeatable, on any device.
-    """
-    with _LiveBytes() as live:
-        function()
-    return live.peak
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations return by weak references."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        given = _storages((args, kwargs))
-        for address, storage in _storages(result).items():
-            if address not in given:  # a view or an in-place result makes nothing new
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._drop, storage.nbytes())
-        return result
-
-    def _drop(self, size):
-        self.now -= size
-
-
-def _storages(tree) -> dict[int, torch.UntypedStorage]:
-    """The storages of all tensors in a nest of arguments, by the address of their C++ object: not all have data."""
-    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-    return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
 
 
 @dataclass(frozen=True)
