@@ -1,7 +1,7 @@
 """How fast tensor-train layers and models are beside dense ones and other libraries; writes data/results/speed.json.
 
     python experiments/speed.py                          # measures what is missing
-    python experiments/speed.py linear embedding         # only tasks whose names contain one of these words
+    python experiments/speed.py linear embedding         # only tasks of these names, or whose names contain them
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
     python experiments/speed.py bert --keep-memory       # rows of their own: with ttq.keep_freed_memory()
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
@@ -244,7 +244,7 @@ def methods(split: str, device: str) -> list[str]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", help="measure only tasks whose names contain one of these; all by default")
+    parser.add_argument("words", nargs="*", help="measure only tasks of these names, or whose names contain them")
     parser.add_argument("--list", action="store_true", help="name the tasks and stop")
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
@@ -252,7 +252,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep-memory", action="store_true", help="as ttq.keep_freed_memory does; for all alike")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     options = parser.parse_args(arguments)
-    options.tasks = [task for task in TASKS if any(word in task for word in options.words or [""])]
+    options.tasks = [
+        task for task in TASKS if any(word == task if word in TASKS else word in task for word in options.words or [""])
+    ]
     if not options.tasks:
         parser.error(f"no task contains {' or '.join(map(repr, options.words))}; --list names them")
     return options

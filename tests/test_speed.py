@@ -118,6 +118,11 @@ def small(tmp_path, monkeypatch):
 def test_every_task_can_be_asked_for_by_itself(capsys):
     assert speed.parse([]).tasks == list(speed.TASKS) and len(speed.TASKS) == 17
     assert speed.parse(["bert-base", "linear"]).tasks[2:5] == ["linear 3072→768", "bert-base 1×32", "bert-base 1×128"]
+    assert speed.parse(["bert-base 1×128", "one thread"]).tasks == [
+        "atis, one thread",
+        "bert-base 1×128",  # a whole name is no part of another
+        *(f"bert-base {size}×128, one thread" for size in (1, 8)),
+    ]
     speed.main(["--list", "bert-large 8×128"])
     assert capsys.readouterr().out == "bert-large 8×128\n"
     with pytest.raises(SystemExit):
