@@ -4,6 +4,7 @@
     python experiments/speed.py linear embedding         # only tasks of these names, or whose names contain them
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
     python experiments/speed.py bert --keep-memory       # rows of their own: with ttq.keep_freed_memory()
+    python experiments/speed.py "bert-base 1×128" --no-rest   # the control: what this is worth
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
     python experiments/speed.py --list                   # the tasks
 
@@ -167,14 +168,14 @@ def forms(shape: str, device: str, threads: int) -> Forms:
     return Forms(folder, {name: load_form(Path(folder.name) / name, device) for name in names})
 
 
-def measure(build: Callable, argument, device: str, rounds: int) -> dict[str, dict]:
+def measure(build: Callable, argument, device: str, rounds: int, settle: float = SETTLE) -> dict[str, dict]:
     """For each contender, over the seeds: milliseconds, how many times faster than dense, memory, work and floor."""
     figures: dict[str, dict[str, list]] = {}
     for seed in SEEDS:
         torch.manual_seed(seed)
         contenders, rates = build(argument, device), Rates.measured(device)
         runs = {name: contender.run for name, contender in contenders.items()}
-        medians = ttq.interleaved_medians(runs, rounds, warmup=1 + rounds // 3, settle=SETTLE)
+        medians = ttq.interleaved_medians(runs, rounds, warmup=1 + rounds // 3, settle=settle)
         for name, contender in contenders.items():
             figure = figures.setdefault(name, {})
             found = {"milliseconds": medians[name], "speedup": medians["dense"] / medians[name]}
@@ -250,6 +251,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, …")
     parser.add_argument("--keep-memory", action="store_true", help="as ttq.keep_freed_memory does; for all alike")
+    parser.add_argument("--no-rest", action="store_true", help="each contender pays for the threads of the one before")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     options = parser.parse_args(arguments)
     options.tasks = [
@@ -278,7 +280,8 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         start = time.perf_counter()
         torch.set_num_threads(1 if "one thread" in task else threads)
-        for name, figures in measure(build, argument, options.device, options.rounds or rounds).items():
+        settle = 0.0 if options.no_rest else SETTLE
+        for name, figures in measure(build, argument, options.device, options.rounds or rounds, settle).items():
             row = {**key, "method": name, "paper": None, "plan": None, **figures}
             if not options.no_record:
                 record("speed", row, seconds=time.perf_counter() - start)
@@ -292,6 +295,8 @@ def settings(options: argparse.Namespace) -> dict[str, str] | None:
         found["device"] = torch.cuda.get_device_name() if device == "cuda" else device
     if options.keep_memory:
         found["allocator"] = "keeps freed memory"
+    if options.no_rest:
+        found["rest"] = "none"
     return found or None
 
 

@@ -191,6 +191,15 @@ def test_kept_memory_has_rows_of_its_own():
     assert speed.settings(speed.parse(["--keep-memory"])) == {"allocator": "keeps freed memory"}
 
 
+def test_turns_without_a_rest_have_rows_of_their_own(small, monkeypatch):
+    rests, medians = [], ttq.interleaved_medians
+    monkeypatch.setattr(ttq, "interleaved_medians", lambda *a, **k: rests.append(k.get("settle")) or medians(*a, **k))
+    speed.main(["linear", "--rounds", "1"])
+    speed.main(["linear", "--rounds", "1", "--no-rest"])
+    assert {rest for rest in rests if rest is not None} == {0.02, 0.0}
+    assert [row["settings"] for row in results.load("speed") if row["method"] == "tt"] == [None, {"rest": "none"}]
+
+
 def test_memory_that_cannot_be_kept_stops_before_anything_is_measured(monkeypatch):
     monkeypatch.setattr(ttq, "keep_freed_memory", lambda: False)
     with pytest.raises(SystemExit, match="--keep-memory needs Linux with glibc: leave it out"):
