@@ -1,7 +1,7 @@
 """A BERT-shaped classifier of random weights in every form in which it could be deployed, for experiments/speed.py.
 
-Each form is written to a file and loaded from there, once to be timed and once in a process of its own, which tells
-how much memory it takes.
+Each form is written to a file and loaded from there: to be timed beside the others, and into processes of its own,
+where it is alone with its memory.
 """
 
 import copy
@@ -10,6 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,41 @@ def process_growth(function: Callable, *arguments) -> int | None:
         return None
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         return fresh.submit(_growth, torch.get_num_threads(), function, arguments).result()
+
+
+def own_process(path: Path, ids: Tensor, device: str = "cpu", keep_memory: bool = False) -> Callable[[], None]:
+    """What has a process that holds this form, and nothing else, answer once; it ends when what is returned is freed.
+
+    Raises:
+        OSError: memory is to be kept, and the C library is none that does.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    arguments = there, torch.get_num_threads(), path, ids, device, keep_memory
+    context.Process(target=_serve, args=arguments, daemon=True).start()
+    there.close()  # so that an end of that process is an EOFError in this one
+    if not here.recv():
+        raise OSError("ttq.keep_freed_memory() needs Linux with glibc")
+
+    def ask() -> None:
+        here.send(None)
+        here.recv()
+
+    return ask
+
+
+def _serve(connection: Connection, threads: int, path: Path, ids: Tensor, device: str, keep_memory: bool) -> None:
+    torch.set_num_threads(threads)
+    agreed = not keep_memory or ttq.keep_freed_memory()
+    run, inputs = load_form(path, device), ids.to(device)
+    connection.send(agreed)
+    with suppress(EOFError):  # nobody is there to ask any more
+        while True:
+            connection.recv()
+            run(inputs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            connection.send(None)
 
 
 def _answer(path: Path, ids: Tensor) -> None:

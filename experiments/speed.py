@@ -3,7 +3,6 @@
     python experiments/speed.py                          # measures what is missing
     python experiments/speed.py linear embedding         # only tasks of these names, or whose names contain them
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
-    python experiments/speed.py bert --keep-memory       # rows of their own: with ttq.keep_freed_memory()
     python experiments/speed.py "bert-base 1×128" --no-rest   # the control: what this is worth
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
     python experiments/speed.py --list                   # the tasks
@@ -11,8 +10,10 @@
 Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
 which they could be deployed (`deployed.py`). Let nothing else run meanwhile. The contenders of a row take turns in one
 process, so that their ratio holds on a machine whose clock does not, each after a rest and a call that does not count:
-without, dense BERT paid for the threads of onnxruntime, whose turn was before. Medians, three repetitions with other
-random numbers. `floor` is what products and look-ups alone would take (`floor.py`).
+without, dense BERT paid for the threads of onnxruntime, whose turn was before. A process that many share has a heap
+that has grown for all of them; so in the tasks called "own process" each contender has one that holds nothing else, and
+those that are called "kept" have called `ttq.keep_freed_memory()` there. Medians, three repetitions with other random
+numbers. `floor` is what products and look-ups alone would take (`floor.py`).
 """
 
 import argparse
@@ -29,7 +30,7 @@ from tempfile import TemporaryDirectory
 
 import atis
 import torch
-from deployed import FORMS, ON_GPU, RANK, SHAPES, file_bytes, load_form, process_bytes, write_forms
+from deployed import FORMS, ON_GPU, RANK, SHAPES, file_bytes, load_form, own_process, process_bytes, write_forms
 from floor import Rates, work
 from results import load, record
 from torch import nn
@@ -45,6 +46,7 @@ HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
 ATIS_RANK, BATCH, BATCHES = 12, 32, 40
 INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
 SETTLE = 0.02  # seconds, then an untimed call: onnxruntime's threads outlast its calls, and slow down whoever is next
+OWN = ("dense", "dense, kept", "tt", "tt, kept", "fused", "fused, kept", "fused-onnx", "fused-onnx-int8")
 PEER = "tensorly-torch"  # installed by the extra `bench`
 
 
@@ -152,6 +154,20 @@ def forward_pass(argument: tuple[str, tuple[int, int]], device: str) -> dict[str
     return {name: contender(name, run) for name, run in known.runs.items()}
 
 
+def own_processes(argument: tuple[str, tuple[int, int]], device: str) -> dict[str, Contender]:
+    """The same classifier in processes that hold nothing else, as it would be deployed."""
+    shape, size = argument
+    folder = Path(forms(shape, device, torch.get_num_threads()).folder.name)
+    ids = torch.randint(1, BertConfig().vocab_size, size)
+
+    def contender(name: str) -> Contender:
+        form, *kept = name.split(", ")
+        run = own_process(folder / form, ids, device, keep_memory=bool(kept))
+        return Contender(run, *FORMS[form], file_bytes(folder / form), is_pytorch=False)
+
+    return {name: contender(name) for name in methods(ALONE, device)}
+
+
 @dataclass(frozen=True)
 class Forms:
     """The files of a model in every form, which live as long as this, and what was loaded from them."""
@@ -216,7 +232,7 @@ def summary(values: list[float]) -> dict[str, float | None]:
     return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
 
 
-LAYERS, STEPS, FORWARD = "forward + backward", "training step", "forward"
+LAYERS, STEPS, FORWARD, ALONE = "forward + backward", "training step", "forward", "forward, own process"
 TASKS = {  # name → what is timed, how it is built, from what, rounds
     **{f"linear {n}→{m}": (LAYERS, linear_layers, (n, m), 30) for n, m in LINEAR},
     **{f"embedding {size}×{HIDDEN}": (LAYERS, embedding_layers, size, 30) for size in VOCABULARY},
@@ -231,6 +247,10 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
         f"bert-base {batch}×{length}, one thread": (FORWARD, forward_pass, ("bert-base", (batch, length)), 10)
         for batch, length in INPUTS[1:]
     },
+    **{
+        f"bert-base {batch}×{length}, own process": (ALONE, own_processes, ("bert-base", (batch, length)), 10)
+        for batch, length in INPUTS[1:]
+    },
 }
 
 
@@ -240,6 +260,8 @@ def methods(split: str, device: str) -> list[str]:
         return ["dense", "tt", "tt-qat"]
     if split == FORWARD:
         return list(FORMS if device == "cpu" else ON_GPU)
+    if split == ALONE:
+        return [name for name in OWN if device == "cpu" or name.split(", ")[0] in ON_GPU]
     return ["dense", "tt", *([PEER] if find_spec("tltorch") else [])]
 
 
@@ -250,7 +272,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, …")
-    parser.add_argument("--keep-memory", action="store_true", help="as ttq.keep_freed_memory does; for all alike")
     parser.add_argument("--no-rest", action="store_true", help="each contender pays for the threads of the one before")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     options = parser.parse_args(arguments)
@@ -269,8 +290,6 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if not find_spec("tltorch") and any(TASKS[task][0] == LAYERS for task in options.tasks):
         print(f"{PEER} is left out of the comparison of layers: python -m pip install -e '.[bench]' brings it")
-    if options.keep_memory and not ttq.keep_freed_memory():
-        raise SystemExit("--keep-memory needs Linux with glibc: leave it out")
     threads = torch.get_num_threads()
     for task in options.tasks:
         split, build, argument, rounds = TASKS[task]
@@ -293,8 +312,6 @@ def settings(options: argparse.Namespace) -> dict[str, str] | None:
     device, found = options.device, {}
     if device != "cpu":
         found["device"] = torch.cuda.get_device_name() if device == "cuda" else device
-    if options.keep_memory:
-        found["allocator"] = "keeps freed memory"
     if options.no_rest:
         found["rest"] = "none"
     return found or None

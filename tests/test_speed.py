@@ -1,6 +1,7 @@
 """experiments/speed.py compares like with like, counts work by the book, and measures what is missing."""
 
 import json
+import multiprocessing
 
 import deployed
 import floor
@@ -98,6 +99,30 @@ def test_a_fresh_process_grows_by_what_a_form_holds(forms):
     assert size < grown["dense"] < 6 * size and grown["fused-onnx-int8"] < grown["dense"]
 
 
+def test_a_process_of_its_own_answers_until_nobody_asks_any_more(forms, tmp_path):
+    before = set(multiprocessing.active_children())
+    ask = deployed.own_process(forms / "fused", IDS)
+    (process,) = set(multiprocessing.active_children()) - before
+    ask()
+    ask()
+    assert process.is_alive()
+    with pytest.raises(EOFError):
+        deployed.own_process(tmp_path / "no such file", IDS)
+    del ask
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def refuses(connection, *_):
+    connection.send(False)
+
+
+def test_memory_that_cannot_be_kept_is_an_error(forms, monkeypatch):
+    monkeypatch.setattr(deployed, "_serve", refuses)
+    with pytest.raises(OSError, match="needs Linux with glibc"):
+        deployed.own_process(forms / "fused", IDS, keep_memory=True)
+
+
 # -------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -116,7 +141,7 @@ def small(tmp_path, monkeypatch):
 
 
 def test_every_task_can_be_asked_for_by_itself(capsys):
-    assert speed.parse([]).tasks == list(speed.TASKS) and len(speed.TASKS) == 17
+    assert speed.parse([]).tasks == list(speed.TASKS) and len(speed.TASKS) == 19
     assert speed.parse(["bert-base", "linear"]).tasks[2:5] == ["linear 3072→768", "bert-base 1×32", "bert-base 1×128"]
     assert speed.parse(["bert-base 1×128", "one thread"]).tasks == [
         "atis, one thread",
@@ -180,15 +205,26 @@ def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
     assert metrics["tt"]["speedup"]["sd"] is not None and rows["dense"]["ratio"] == 1 < rows["tt"]["ratio"]
 
 
+def test_a_model_is_measured_in_processes_of_its_own(small, monkeypatch):
+    monkeypatch.setitem(speed.SHAPES, "tiny", TINY)
+    monkeypatch.setattr(speed, "SEEDS", (0,))
+    monkeypatch.setattr(speed, "OWN", ("dense", "fused", "fused, kept"))
+    monkeypatch.setattr(speed, "FORMS", {name: speed.FORMS[name] for name in ("dense", "fused")})
+    rows = speed.measure(speed.own_processes, ("tiny", (1, 8)), "cpu", rounds=1)
+    speed.forms.cache_clear()
+    assert list(rows) == list(speed.OWN) and "floor" not in rows["fused"]["metrics"]
+    assert rows["fused, kept"]["stored_bytes"] == rows["fused"]["stored_bytes"] < rows["dense"]["stored_bytes"]
+    assert min(row["metrics"]["milliseconds"]["mean"] for row in rows.values()) > 0
+
+
 def test_a_gpu_has_rows_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     assert speed.settings(speed.parse([])) is None
     assert speed.settings(speed.parse(["--device", "cuda"])) == {"device": "Some GPU"}
     assert speed.methods(speed.FORWARD, "cuda") == ["dense", "tt", "fused"]
-
-
-def test_kept_memory_has_rows_of_its_own():
-    assert speed.settings(speed.parse(["--keep-memory"])) == {"allocator": "keeps freed memory"}
+    assert "fused, kept" in speed.methods(speed.ALONE, "cuda") and "fused-onnx" not in speed.methods(
+        speed.ALONE, "cuda"
+    )
 
 
 def test_turns_without_a_rest_have_rows_of_their_own(small, monkeypatch):
@@ -198,9 +234,3 @@ def test_turns_without_a_rest_have_rows_of_their_own(small, monkeypatch):
     speed.main(["linear", "--rounds", "1", "--no-rest"])
     assert {rest for rest in rests if rest is not None} == {0.02, 0.0}
     assert [row["settings"] for row in results.load("speed") if row["method"] == "tt"] == [None, {"rest": "none"}]
-
-
-def test_memory_that_cannot_be_kept_stops_before_anything_is_measured(monkeypatch):
-    monkeypatch.setattr(ttq, "keep_freed_memory", lambda: False)
-    with pytest.raises(SystemExit, match="--keep-memory needs Linux with glibc: leave it out"):
-        speed.main(["linear", "--keep-memory", "--no-record"])
