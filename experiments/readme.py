@@ -82,12 +82,24 @@ def training_table(rows: list[dict]) -> str:
 
 
 def inference_table(rows: list[dict]) -> str:
-    """A forward pass of a whole model in every form, measured in turns: a line for each size of inputs."""
+    """A forward pass of a whole model in every form, measured in turns."""
+    rows = [row for row in rows if "rest" not in (row["settings"] or {})]  # that is a control
+    shared = [row for row in rows if row["split"] == "forward"]
+    alone = [row for row in rows if row["split"] == "forward, own process"]
+    note = (
+        "Sentences × tokens; trains of rank 30; two threads where nothing else is said; times faster than `dense`. "
+        "`dense-int8` and `fused-int8`: dynamic quantization in PyTorch; `onnx`: in onnxruntime. All in one process, "
+        "or each in its own; kept: after `ttq.keep_freed_memory()`."
+    )
+    return _forward_table(shared) + _forward_table(alone, note)
+
+
+def _forward_table(rows: list[dict], note: str = "") -> str:
+    """A line for each size of inputs, below one with the sizes of the files."""
     found: dict[str, dict[str, dict]] = {}
     for row in rows:
-        settings = row["settings"] or {}
-        if row["split"] == "forward" and "rest" not in settings:  # that is a control
-            found.setdefault(", ".join([row["task"], *settings.values()]), {})[row["method"]] = row
+        task = ", ".join([row["task"], *(row["settings"] or {}).values()])
+        found.setdefault(task, {})[row["method"]] = row
     forms, lines = list(next(iter(found.values()))), []
     for shape in sorted({task.split()[0] for task in found}):
         alike = [task for task in found if task.split()[0] == shape]
@@ -96,13 +108,7 @@ def inference_table(rows: list[dict]) -> str:
         lines.append([f"{shape}: file", *(f"{size / 1e6:.0f} MB" for size in sizes)])
         for task in alike:
             lines.append([task, *(_timed(found[task][form]) if form in found[task] else "" for form in forms)])
-    return _table(
-        ["forward pass, random weights", *forms],
-        lines,
-        "Sentences × tokens; trains of rank 30; two threads where nothing else is said; times faster than `dense`. "
-        "`dense-int8` and `fused-int8`: dynamic quantization in PyTorch; `onnx`: in onnxruntime. Keeps freed memory: "
-        "after `ttq.keep_freed_memory()`.",
-    )
+    return _table(["forward pass, random weights", *forms], lines, note)
 
 
 def _table(columns: list[str], rows: list[list], note: str = "") -> str:

@@ -126,6 +126,14 @@ def test_the_speeds_of_whole_models_that_the_suite_claims_were_measured():
     assert unrested["dense"] >= 1.2 * rested["dense"]  # the control: what it pays for the threads of the one before
 
 
+def test_the_gain_of_kept_memory_that_the_suite_claims_was_measured():
+    rows = [row for row in stored("speed") if row["task"] == "bert-base 8×128, own process"]
+    took = {row["method"]: row["metrics"]["milliseconds"]["mean"] for row in rows}
+    dense, fused = (1 - took[f"{form}, kept"] / took[form] for form in ("dense", "fused"))
+    assert fused >= 0.3 and dense <= 0.1
+    assert took["dense, kept"] >= 7 * took["fused, kept"] and took["dense, kept"] >= 8 * took["fused-onnx"]
+
+
 def behind(dense: dict, row: dict) -> list[float]:
     """By how many points a row is worse than the dense one, for each metric."""
     return [dense["metrics"][name]["mean"] - row["metrics"][name]["mean"] for name in ("intent_accuracy", "slot_f1")]
