@@ -8,7 +8,7 @@ import copy
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -60,13 +60,15 @@ def write_forms(config: BertConfig, folder: Path, rank: int, names: Iterable[str
             torch.save(_int8(models[base]) if form else models[base], folder / name)
 
 
-def load_form(path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor | np.ndarray]:
+def load_form(path: Path, device: str = "cpu", compiled: bool = False) -> Callable[[Tensor], Tensor | np.ndarray]:
     """From ids of shape (batch, length) to logits, on the threads that PyTorch may use."""
     if path.is_dir():
         predictor = ttq.Predictor(path, threads=torch.get_num_threads())
         return lambda ids: predictor.logits(ids.numpy())["logits"]
     with warnings.catch_warnings(action="ignore"):  # of deprecation
         model = torch.load(path, weights_only=False).to(device)
+    if compiled:
+        model = torch.compile(model)
 
     @torch.no_grad()  # and not inference_mode, in which products cannot be counted
     def run(ids: Tensor) -> Tensor:
@@ -93,15 +95,17 @@ def process_growth(function: Callable, *arguments) -> int | None:
         return fresh.submit(_growth, torch.get_num_threads(), function, arguments).result()
 
 
-def own_process(path: Path, ids: Tensor, device: str = "cpu", keep_memory: bool = False) -> Callable[[], None]:
+def own_process(path: Path, ids: Tensor, device: str = "cpu", how: Set[str] = frozenset()) -> Callable[[], None]:
     """What has a process that holds this form, and nothing else, answer once; it ends when what is returned is freed.
+
+    `how` may hold "kept", memory that is freed is kept, and "compiled", by `torch.compile`.
 
     Raises:
         OSError: memory is to be kept, and the C library is none that does.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    arguments = there, torch.get_num_threads(), path, ids, device, keep_memory
+    arguments = there, torch.get_num_threads(), path, ids, device, how
     context.Process(target=_serve, args=arguments, daemon=True).start()
     there.close()  # so that an end of that process is an EOFError in this one
     if not here.recv():
@@ -114,10 +118,10 @@ def own_process(path: Path, ids: Tensor, device: str = "cpu", keep_memory: bool 
     return ask
 
 
-def _serve(connection: Connection, threads: int, path: Path, ids: Tensor, device: str, keep_memory: bool) -> None:
+def _serve(connection: Connection, threads: int, path: Path, ids: Tensor, device: str, how: Set[str]) -> None:
     torch.set_num_threads(threads)
-    agreed = not keep_memory or ttq.keep_freed_memory()
-    run, inputs = load_form(path, device), ids.to(device)
+    agreed = "kept" not in how or ttq.keep_freed_memory()
+    run, inputs = load_form(path, device, "compiled" in how), ids.to(device)
     connection.send(agreed)
     with suppress(EOFError):  # nobody is there to ask any more
         while True:

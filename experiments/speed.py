@@ -12,8 +12,9 @@ which they could be deployed (`deployed.py`). Let nothing else run meanwhile. Th
 process, so that their ratio holds on a machine whose clock does not, each after a rest and a call that does not count:
 without, dense BERT paid for the threads of onnxruntime, whose turn was before. A process that many share has a heap
 that has grown for all of them; so in the tasks called "own process" each contender has one that holds nothing else, and
-those that are called "kept" have called `ttq.keep_freed_memory()` there. Medians, three repetitions with other random
-numbers. `floor` is what products and look-ups alone would take (`floor.py`).
+those that are called "kept" have called `ttq.keep_freed_memory()` there, "compiled" `torch.compile`, which needs g++.
+Medians, three repetitions with other random numbers. `floor` is what products and look-ups alone would take
+(`floor.py`).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from importlib.util import find_spec
 from itertools import cycle
 from math import prod
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 
 import atis
@@ -46,7 +48,8 @@ HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
 ATIS_RANK, BATCH, BATCHES = 12, 32, 40
 INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
 SETTLE = 0.02  # seconds, then an untimed call: onnxruntime's threads outlast its calls, and slow down whoever is next
-OWN = ("dense", "dense, kept", "tt", "tt, kept", "fused", "fused, kept", "fused-onnx", "fused-onnx-int8")
+OWN = ("dense", "tt", "fused", "dense, kept", "tt, kept", "fused, kept")  # alone in a process
+OWN += ("dense, kept, compiled", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8")
 PEER = "tensorly-torch"  # installed by the extra `bench`
 
 
@@ -161,8 +164,8 @@ def own_processes(argument: tuple[str, tuple[int, int]], device: str) -> dict[st
     ids = torch.randint(1, BertConfig().vocab_size, size)
 
     def contender(name: str) -> Contender:
-        form, *kept = name.split(", ")
-        run = own_process(folder / form, ids, device, keep_memory=bool(kept))
+        form, *how = name.split(", ")
+        run = own_process(folder / form, ids, device, frozenset(how))
         return Contender(run, *FORMS[form], file_bytes(folder / form), is_pytorch=False)
 
     return {name: contender(name) for name in methods(ALONE, device)}
@@ -261,7 +264,8 @@ def methods(split: str, device: str) -> list[str]:
     if split == FORWARD:
         return list(FORMS if device == "cpu" else ON_GPU)
     if split == ALONE:
-        return [name for name in OWN if device == "cpu" or name.split(", ")[0] in ON_GPU]
+        runs = FORMS if device == "cpu" else ON_GPU
+        return [n for n in OWN if n.split(", ")[0] in runs and (which("g++") or "compiled" not in n)]
     return ["dense", "tt", *([PEER] if find_spec("tltorch") else [])]
 
 

@@ -86,6 +86,12 @@ def test_forms_of_one_model_give_one_answer(forms):
     assert not torch.allclose(answers["dense"], answers["tt"], atol=0.1)
 
 
+@pytest.mark.skipif(not speed.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_form_gives_the_same_answer(forms):
+    answer = deployed.load_form(forms / "fused", compiled=True)(IDS)
+    assert torch.allclose(answer, deployed.load_form(forms / "fused")(IDS), atol=1e-5)
+
+
 def test_files_shrink_from_form_to_form(forms):
     sizes = {name: deployed.file_bytes(forms / name) for name in FORMS}
     assert sizes["dense"] > sizes["dense-int8"] > sizes["fused"] > sizes["fused-onnx-int8"]
@@ -120,7 +126,7 @@ def refuses(connection, *_):
 def test_memory_that_cannot_be_kept_is_an_error(forms, monkeypatch):
     monkeypatch.setattr(deployed, "_serve", refuses)
     with pytest.raises(OSError, match="needs Linux with glibc"):
-        deployed.own_process(forms / "fused", IDS, keep_memory=True)
+        deployed.own_process(forms / "fused", IDS, how={"kept"})
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
@@ -222,9 +228,13 @@ def test_a_gpu_has_rows_of_its_own(monkeypatch):
     assert speed.settings(speed.parse([])) is None
     assert speed.settings(speed.parse(["--device", "cuda"])) == {"device": "Some GPU"}
     assert speed.methods(speed.FORWARD, "cuda") == ["dense", "tt", "fused"]
-    assert "fused, kept" in speed.methods(speed.ALONE, "cuda") and "fused-onnx" not in speed.methods(
-        speed.ALONE, "cuda"
-    )
+    assert {name.split(", ")[0] for name in speed.methods(speed.ALONE, "cuda")} == {"dense", "tt", "fused"}
+
+
+def test_nothing_is_compiled_where_no_compiler_is(monkeypatch):
+    monkeypatch.setattr(speed, "which", lambda program: None)
+    missing = set(speed.OWN) - set(speed.methods(speed.ALONE, "cpu"))
+    assert missing == {"dense, kept, compiled", "fused, kept, compiled"}
 
 
 def test_turns_without_a_rest_have_rows_of_their_own(small, monkeypatch):
