@@ -126,12 +126,16 @@ def test_the_speeds_of_whole_models_that_the_suite_claims_were_measured():
     assert unrested["dense"] >= 1.2 * rested["dense"]  # the control: what it pays for the threads of the one before
 
 
-def test_the_gain_of_kept_memory_that_the_suite_claims_was_measured():
-    rows = [row for row in stored("speed") if row["task"] == "bert-base 8×128, own process"]
-    took = {row["method"]: row["metrics"]["milliseconds"]["mean"] for row in rows}
-    dense, fused = (1 - took[f"{form}, kept"] / took[form] for form in ("dense", "fused"))
-    assert fused >= 0.3 and dense <= 0.1
-    assert took["dense, kept"] >= 7 * took["fused, kept"] and took["dense, kept"] >= 8 * took["fused-onnx"]
+def test_the_speeds_of_models_alone_that_the_suite_claims_were_measured():
+    took: dict[str, dict[str, float]] = {}
+    for row in stored("speed"):
+        if row["split"] == "forward, own process":
+            took.setdefault(row["task"], {})[row["method"]] = row["metrics"]["milliseconds"]["mean"]
+    one, eight = took["bert-base 1×128, own process"], took["bert-base 8×128, own process"]
+    assert one["dense, kept, compiled"] >= 6.5 * one["fused, kept, compiled"]
+    assert eight["dense, kept"] >= 7 * eight["fused, kept"] and eight["dense, kept"] >= 8 * eight["fused-onnx"]
+    dense, fused = (1 - eight[f"{form}, kept"] / eight[form] for form in ("dense", "fused"))
+    assert fused >= 0.3 and dense <= 0.1  # what kept memory is worth: most to whom has the least to do besides
 
 
 def behind(dense: dict, row: dict) -> list[float]:
