@@ -89,7 +89,7 @@ def inference_table(rows: list[dict]) -> str:
     note = (
         "Sentences × tokens; trains of rank 30; two threads where nothing else is said; times faster than `dense`. "
         "`dense-int8` and `fused-int8`: dynamic quantization in PyTorch; `onnx`: in onnxruntime. All in one process, "
-        "or each in its own; kept: after `ttq.keep_freed_memory()`."
+        "or each in its own; kept: after `ttq.keep_freed_memory()`; compiled: by `torch.compile`."
     )
     return _forward_table(shared) + _forward_table(alone, note)
 
@@ -104,8 +104,8 @@ def _forward_table(rows: list[dict], note: str = "") -> str:
     for shape in sorted({task.split()[0] for task in found}):
         alike = [task for task in found if task.split()[0] == shape]
         alike.sort(key=lambda task: found[task]["dense"]["metrics"]["milliseconds"]["mean"])
-        sizes = [found[alike[0]][form]["stored_bytes"] for form in forms]
-        lines.append([f"{shape}: file", *(f"{size / 1e6:.0f} MB" for size in sizes)])
+        sizes = {form: row["stored_bytes"] for task in alike for form, row in found[task].items()}
+        lines.append([f"{shape}: file", *(f"{sizes[form] / 1e6:.0f} MB" for form in forms)])
         for task in alike:
             lines.append([task, *(_timed(found[task][form]) if form in found[task] else "" for form in forms)])
     return _table(["forward pass, random weights", *forms], lines, note)

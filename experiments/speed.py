@@ -3,7 +3,7 @@
     python experiments/speed.py                          # measures what is missing
     python experiments/speed.py linear embedding         # only tasks of these names, or whose names contain them
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
-    python experiments/speed.py "bert-base 1×128" --no-rest   # the control: what this is worth
+    python experiments/speed.py "bert-base 1×128" --no-rest   # the control: no contender may rest
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
     python experiments/speed.py --list                   # the tasks
 
@@ -48,8 +48,10 @@ HIDDEN, EMBEDDING_RANK, IDS = 768, 20, 2048
 ATIS_RANK, BATCH, BATCHES = 12, 32, 40
 INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
 SETTLE = 0.02  # seconds, then an untimed call: onnxruntime's threads outlast its calls, and slow down whoever is next
-OWN = ("dense", "tt", "fused", "dense, kept", "tt, kept", "fused, kept")  # alone in a process
-OWN += ("dense, kept, compiled", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8")
+OWN = (  # the forms that are measured alone in a process, and how
+    *("dense", "tt", "fused", "dense, kept", "tt, kept", "fused, kept"),
+    *("dense, kept, compiled", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8"),
+)
 PEER = "tensorly-torch"  # installed by the extra `bench`
 
 

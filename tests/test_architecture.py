@@ -14,18 +14,8 @@ import pytest
 from tests.chapters import ROOT
 
 # From the ground up, as in design §3: a module imports only modules above it. `layers` became two files there.
-ORDER = [
-    "allocator",
-    "shapes",
-    "benchmark",
-    "fake_quantization",
-    "quantizers",
-    "activations",
-    "tasks",
-    "models",
-    "environment",
-]
-ORDER += ["tensor_train", "layers", "embeddings", "rotation", "planning", "calibration", "compress"]
+ORDER = ["allocator", "shapes", "benchmark", "fake_quantization", "quantizers", "activations", "tasks", "models"]
+ORDER += ["environment", "tensor_train", "layers", "embeddings", "rotation", "planning", "calibration", "compress"]
 ORDER += ["thin_products", "attention", "fusion"]
 ORDER += ["packing", "folders", "stored", "checkpoint", "pretrained", "training", "measure", "losses", "observation"]
 ORDER += ["matching", "schedules", "pairing", "distill", "teq", "allocation", "predictor", "deploy", "plots"]

@@ -48,6 +48,24 @@ def test_settled_functions_do_not_pay_for_what_the_one_before_left_running(monke
     assert ttq.interleaved_medians(functions, 3, settle=0.02) == pytest.approx({"a": 3, "b": 10})
 
 
+def test_the_work_of_a_gpu_counts_for_the_call_that_asked_for_it(monkeypatch):
+    """On a clock again: a call returns at once, and its work is done while somebody waits for it."""
+    clock, queued = [0.0], [0.0]
+
+    def call(seconds):
+        queued[0] += seconds
+
+    def synchronize():
+        clock[0], queued[0] = clock[0] + queued[0], 0.0
+
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: clock[0], sleep=lambda seconds: None))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    functions = {"a": lambda: call(0.003), "b": lambda: call(0.010)}
+    for settle in (0.0, 0.02):
+        assert ttq.interleaved_medians(functions, 3, settle=settle) == pytest.approx({"a": 3, "b": 10})
+
+
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_a_rest_is_a_number_of_seconds(value):
     with refused(ValueError, "settle must be a number of seconds of at least 0", repr(value)):

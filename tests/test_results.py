@@ -138,6 +138,45 @@ def test_the_speeds_of_models_alone_that_the_suite_claims_were_measured():
     assert fused >= 0.3 and dense <= 0.1  # what kept memory is worth: most to whom has the least to do besides
 
 
+def test_the_readme_says_in_words_what_the_speeds_are():
+    rows: dict[str, dict[str, dict]] = {}
+    for row in stored("speed"):
+        if not row["settings"]:
+            rows.setdefault(row["task"], {})[row["method"]] = row["metrics"]
+
+    def times(task: str, slow: str, fast: str) -> float:
+        return rows[task][slow]["milliseconds"]["mean"] / rows[task][fast]["milliseconds"]["mean"]
+
+    one, eight, own = "bert-base 1×128", "bert-base 8×128", "bert-base 8×128, own process"
+    eager, graph = times(one, "dense", "fused"), times(one, "dense", "fused-onnx")
+    compiled = times(f"{one}, own process", "dense, kept, compiled", "fused, kept, compiled")
+    eager8, graph8 = times(one, "dense-int8", "fused-int8"), times(one, "dense-onnx-int8", "fused-onnx-int8")
+    shared = [times(eight, "dense", form) for form in ("fused", "fused-onnx", "fused-onnx-int8")]
+    kept = ("fused, kept", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8")
+    alone = [times(own, "dense, kept", form) for form in kept]
+    limit = rows[eight]["dense"]["milliseconds"]["mean"] / rows[eight]["fused"]["floor"]["mean"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for words in (
+        f"{eager:.1f} times sooner than the dense one in PyTorch, {compiled:.1f} times where both are compiled",
+        f"and {graph:.1f} times in onnxruntime; {eager8:.1f} and {graph8:.1f} times where both are in 8 bits",
+        f"gain {min(shared):.1f} to {max(shared):.1f} times, {min(alone):.1f} to {max(alone):.1f} where each",
+        f"{limit:.1f} times would be all",
+    ):
+        assert words in text
+
+
+def test_the_table_of_the_readme_takes_rows_of_a_gpu():
+    rows = stored("speed")
+    (row,) = (r for r in rows if (r["task"], r["method"], r["settings"]) == ("bert-base 1×128", "fused", None))
+    faster = {"milliseconds": {"mean": 1.0, "sd": 0}, "speedup": {"mean": 2.0, "sd": 0}}
+    settings = {"device": "Some GPU"}
+    rows += [{**row, "method": name, "settings": settings, "metrics": faster} for name in ("dense", "fused")]
+    table = readme.inference_table(rows)
+    (line,) = (line for line in table.splitlines() if "Some GPU" in line)
+    assert line.startswith("| bert-base 1×128, Some GPU | 1 ms |") and line.count("1 ms (2.0×)") == 1
+    assert line.count("|") == table.splitlines()[0].count("|")
+
+
 def behind(dense: dict, row: dict) -> list[float]:
     """By how many points a row is worse than the dense one, for each metric."""
     return [dense["metrics"][name]["mean"] - row["metrics"][name]["mean"] for name in ("intent_accuracy", "slot_f1")]

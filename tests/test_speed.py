@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from threading import Thread
 
 import deployed
 import floor
@@ -117,6 +118,23 @@ def test_a_process_of_its_own_answers_until_nobody_asks_any_more(forms, tmp_path
     del ask
     process.join(30)
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("how", [set(), {"kept"}, {"kept", "compiled"}], ids=str)
+def test_that_process_keeps_memory_and_compiles_where_it_is_told_to(monkeypatch, how):
+    """In a thread of this one, where memory cannot be kept."""
+    here, there = multiprocessing.Pipe()
+    loaded, answered = [], []
+    monkeypatch.setattr(ttq, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(deployed, "load_form", lambda *given: loaded.append(given) or answered.append)
+    serving = Thread(target=deployed._serve, args=(there, torch.get_num_threads(), "a form", IDS, "cpu", how))
+    serving.start()
+    assert here.recv() is ("kept" not in how) and loaded == [("a form", "cpu", "compiled" in how)]
+    here.send(None)
+    assert here.recv() is None and len(answered) == 1 and torch.equal(answered[0], IDS)
+    here.close()
+    serving.join(30)
+    assert not serving.is_alive()
 
 
 def refuses(connection, *_):

@@ -25,7 +25,7 @@ def interleaved_medians(
     Args:
         settle: seconds of rest before each timed call, then an untimed call of the same function. Needed where
             functions keep threads of their own, as PyTorch and onnxruntime do: after a call these go on spinning for a
-            while, at the cost of whoever is next. 0.02 is enough for both; 0 does neither.
+            while, at the cost of whoever is next. experiments/speed.py takes 0.02; 0 does neither.
 
     Raises:
         ValueError: `rounds` or `warmup` is no whole number of at least 1 or 0, or `settle` no number from 0 on.
@@ -39,14 +39,18 @@ def interleaved_medians(
         for name, function in functions.items():
             if settle:
                 time.sleep(settle)
-                function()
+                _finish(function)
             start = time.perf_counter()
-            function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            _finish(function)
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+
+
+def _finish(function: Callable) -> None:
+    function()
+    if torch.cuda.is_available():  # there a call returns before its work is done
+        torch.cuda.synchronize()
 
 
 def peak_bytes(function: Callable) -> int:
