@@ -120,7 +120,7 @@ def test_a_process_of_its_own_answers_until_nobody_asks_any_more(forms, tmp_path
     assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("how", [set(), {"kept"}, {"kept", "compiled"}], ids=str)
+@pytest.mark.parametrize("how", [set(), {"kept"}, {"kept", "compiled"}], ids=["as is", "kept", "kept and compiled"])
 def test_that_process_keeps_memory_and_compiles_where_it_is_told_to(monkeypatch, how):
     """In a thread of this one, where memory cannot be kept."""
     here, there = multiprocessing.Pipe()
