@@ -129,9 +129,9 @@ def test_that_process_keeps_memory_and_compiles_where_it_is_told_to(monkeypatch,
     monkeypatch.setattr(deployed, "load_form", lambda *given: loaded.append(given) or answered.append)
     serving = Thread(target=deployed._serve, args=(there, torch.get_num_threads(), "a form", IDS, "cpu", how))
     serving.start()
-    assert here.recv() is ("kept" not in how) and loaded == [("a form", "cpu", "compiled" in how)]
+    assert here.poll(30) and here.recv() is ("kept" not in how) and loaded == [("a form", "cpu", "compiled" in how)]
     here.send(None)
-    assert here.recv() is None and len(answered) == 1 and torch.equal(answered[0], IDS)
+    assert here.poll(30) and here.recv() is None and len(answered) == 1 and torch.equal(answered[0], IDS)
     here.close()
     serving.join(30)
     assert not serving.is_alive()
