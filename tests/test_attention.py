@@ -155,7 +155,7 @@ def test_the_model_decides_how_attention_is_computed_and_what_is_not_known_is_re
 def test_heads_are_as_wide_as_keys_and_values_have_ranks_and_stay_where_that_is_no_less(ranks, width):
     plain = fused(attention(ranks))
     if width is None:  # 12 would be filled up to 16, the size of a head
-        assert type(plain.self.query) is nn.Sequential and plain.self.attention_head_size == SIZE
+        assert isinstance(plain.self.query, nn.Sequential) and plain.self.attention_head_size == SIZE
         return
     first = ranks[0] + 1 if ranks[0] + 1 < 12 else 16  # the bias is a rank
     assert plain.self.attention_head_size == width

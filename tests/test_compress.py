@@ -1,7 +1,9 @@
 """Plans and surgery on models of several families: what is replaced, what stays, what is refused."""
 
 import copy
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
+from tests.cases import refused
 
 SIZES = {"vocab_size": 97, "max_position_embeddings": 16, "num_labels": 3}
 BERT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -31,6 +34,13 @@ def bert() -> BertForSequenceClassification:
 def distilbert() -> DistilBertForSequenceClassification:
     torch.manual_seed(0)
     return DistilBertForSequenceClassification(DistilBertConfig(**SIZES, **DISTIL)).eval()
+
+
+def tied() -> BertForSequenceClassification:
+    model = bert()
+    model.classifier = nn.Linear(24, 97, bias=False)
+    model.classifier.weight = model.get_input_embeddings().weight
+    return model
 
 
 def kinds(model) -> dict[type, int]:
@@ -109,22 +119,90 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("layers", "says"), REFUSED, ids=[says for _, says in REFUSED])
+def state(model: nn.Module) -> tuple:
+    """What a refusal must leave: the very modules and tensors, what they hold, and what else is on them."""
+    modules, tensors = dict(model.named_modules()), {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    values = {name: tensor.tolist() for name, tensor in tensors.items()}
+    others = {
+        name: (sorted(vars(module)), module.training, len(module._forward_pre_hooks))
+        for name, module in modules.items()
+    }
+    return modules, {name: id(tensor) for name, tensor in tensors.items()}, values, others
+
+
+@pytest.mark.parametrize(("layers", "says"), REFUSED, ids=[says for _, says in REFUSED])
 def test_what_cannot_be_done_is_refused_and_nothing_is_changed(layers, says):
     model = bert()
-    before = copy.deepcopy(model.state_dict())
-    config = ttq.TTQConfig({"bert.encoder.layer.0.output.dense": ttq.TT(2), **layers})
+    before = state(model)
+    config = ttq.TTQConfig({"bert.encoder.layer.0.output.dense": ttq.TT(2), **layers}, rest=8)
     with pytest.raises(ValueError) as caught:
         ttq.compress_(model, config)
     assert says in str(caught.value) and "\n" not in str(caught.value)
-    assert before.keys() == model.state_dict().keys()
+    assert state(model) == before
 
 
-def test_a_tied_weight_is_refused():
-    model = bert()
-    model.classifier = nn.Linear(24, 97, bias=False)
-    model.classifier.weight = model.get_input_embeddings().weight
-    with pytest.raises(ValueError, match=r"word_embeddings\.weight and classifier\.weight are one tied weight: untie"):
-        ttq.compress_(model, ttq.plan(model, rank=4))
+def test_a_change_is_seen_by_the_test_above():
+    changes = [
+        lambda model: model.classifier.weight.data.zero_(),
+        lambda model: model.train(),
+        lambda model: setattr(model, "ttq_config", ttq.TTQConfig()),
+        lambda model: setattr(model, "classifier", copy.deepcopy(model.classifier)),
+        lambda model: model.classifier.register_forward_pre_hook(lambda *_: None),
+        lambda model: parametrize.register_parametrization(model.classifier, "weight", nn.Identity()),
+    ]
+    for change in changes:
+        model = bert()
+        before = state(model)
+        change(model)
+        assert state(model) != before
+
+
+def test_a_tied_weight_becomes_one_train_for_both_ends():
+    model = tied()
+    expected = model(IDS, attention_mask=MASK).logits
+    ttq.compress_(model, ttq.TTQConfig({"bert.embeddings.word_embeddings": ttq.TTM(10**6)}))
+    words, head = model.get_input_embeddings(), model.classifier
+    assert isinstance(head, ttq.TTMHead) and head.table is words
+    assert torch.allclose(model(IDS, attention_mask=MASK).logits, expected, atol=1e-5)
+    assert sum(name.endswith("core0") for name, _ in model.named_parameters()) == 1
+    assert ttq.fuse_(copy.deepcopy(model)).classifier.weight.shape == (97, 24)
+
+
+@pytest.mark.parametrize("named", ["bert.embeddings.word_embeddings", "classifier"])
+def test_a_tied_weight_has_one_quantizer_whichever_end_is_named(named):
+    model = tied()
+    ttq.compress_(model, ttq.TTQConfig({named: ttq.LSQ(3, per="channel")}, rest=8))
+    assert list(model.ttq_config.layers) == ["bert.embeddings.word_embeddings"]
+    words, head = model.get_input_embeddings(), model.classifier
+    assert torch.equal(words.weight, head.weight)
+    assert words.parametrizations.weight.original is head.parametrizations.weight.original
+    assert words.parametrizations.weight[0] is head.parametrizations.weight[0]
+    model(IDS, attention_mask=MASK).logits.sum().backward()
+    assert words.parametrizations.weight[0].scale.grad.abs().sum() > 0
+    plain = ttq.fuse_(copy.deepcopy(model))
+    assert plain.classifier.weight is plain.get_input_embeddings().weight
+
+
+REFUSED_TIES = [
+    ({"bert.embeddings.word_embeddings": ttq.LSQ(4), "classifier": ttq.LSQ(3)}, "gives them different things"),
+    ({"bert.embeddings.word_embeddings": ttq.TTM(2), "classifier": ttq.LSQ(3)}, "gives them different things"),
+]
+
+
+@pytest.mark.parametrize(("layers", "says"), REFUSED_TIES)
+def test_two_plans_for_one_tied_weight_are_refused(layers, says):
+    with refused(ValueError, "word_embeddings", "classifier", says):
+        ttq.compress_(tied(), ttq.TTQConfig(layers))
+
+
+def test_a_train_in_the_place_of_two_tied_linear_layers_is_refused():
+    model = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)])
+    model[1].weight = model[0].weight
+    with refused(ValueError, "0 and 1 are one tied weight", "no TT here"):
+        ttq.compress_(model, ttq.TTQConfig({"0": ttq.TT(2)}))
+    assert model[1].weight is model[0].weight
+    ttq.compress_(model, ttq.TTQConfig({"0": ttq.LSQ(4)}))
+    assert model[1].parametrizations.weight.original is model[0].parametrizations.weight.original
 
 
 def test_other_ranks_for_a_layer_that_is_a_train_already_are_refused():
@@ -229,6 +307,43 @@ def test_conv1d_becomes_the_same_linear_map():
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "recipe", [ttq.LSQ(bits=4, per="channel"), ttq.Binary(per="channel"), ttq.GroupRTN(4, 4)], ids=str
+)
+def test_conv1d_is_quantized_by_output_as_the_same_linear_layer_is(recipe):
+    """Its weight is (in, out). Scales along the wrong axis would lose the small outputs."""
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(8, 6), Conv1D(6, 8)
+    with torch.no_grad():
+        linear.weight.mul_(10.0 ** torch.arange(6)[:, None])
+        conv.weight.copy_(linear.weight.T)
+        before = linear.weight.clone()
+    model = ttq.compress_(nn.Sequential(linear, conv), ttq.TTQConfig({"0": recipe, "1": recipe}))
+    assert torch.equal(model[1].weight.T, model[0].weight)
+    errors = (model[0].weight - before).norm(dim=1) / before.norm(dim=1)
+    assert errors.max() < (0.8 if recipe.bits == 1 else 0.2)
+
+
+def test_numbers_of_numpy_make_the_plan_that_plain_ones_make(tmp_path):
+    """They come out of sweeps, and JSON does not know them."""
+
+    def config(number) -> ttq.TTQConfig:
+        words = ttq.LayerPlan(ttq.TTM(number(3)), ttq.LSQ(bits=number(4), per=number(8)))
+        rules = {"output": ttq.TT(number(2), (number(4), number(6)), (number(6), number(4))), "word_embeddings": words}
+        rules |= {"query": ttq.GroupRTN(number(4), number(8)), "key": ttq.Ternary(per=number(8))}
+        return ttq.plan(bert(), rules=rules, activations=ttq.DynamicActivation(number(8)), rest=number(8))
+
+    plain, model = config(int), bert()
+    for number in (np.int64, np.uint8):
+        assert config(number) == plain
+        assert json.dumps(config(number).to_dict()) == json.dumps(plain.to_dict())
+        easy = {"rank": number(4), "bits": number(4), "rest": number(8)}
+        assert ttq.plan(model, **easy) == ttq.plan(model, rank=4, bits=4, rest=8)
+    ttq.compress_(model, ttq.plan(model, **easy))
+    ttq.save(model, tmp_path / "saved")
+    assert torch.equal(ttq.load(tmp_path / "saved")(IDS).logits, model(IDS).logits)
+
+
 def test_quantizing_twice_is_refused():
     model = bert()
     config = ttq.plan(model, rank=4, bits=4)
@@ -247,12 +362,12 @@ def test_weights_that_cannot_be_quantized_are_refused_and_nothing_is_changed():
     assert kinds(model)[nn.Linear] == 14 and not any(map(parametrize.is_parametrized, model.modules()))
 
 
-def test_a_tied_weight_is_refused_by_the_rest_too():
+def test_the_rest_of_tied_weights_shares_its_scales():
     model = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)])
     model[1].weight = model[0].weight
-    ttq.compress_(model, ttq.TTQConfig())
-    with pytest.raises(ValueError, match=r"0\.weight and 1\.weight are one tied weight"):
-        ttq.compress_(model, ttq.TTQConfig(rest=8))
+    ttq.compress_(model, ttq.TTQConfig(rest=8))
+    assert model[1].parametrizations.weight[0] is model[0].parametrizations.weight[0]
+    assert len(list(model.parameters())) == 2  # the weight and its scales
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, "4", True])

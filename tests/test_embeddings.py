@@ -20,10 +20,7 @@ sizes = st.integers(1, 60)
 
 def table(layer):
     """All rows, of shape (num_embeddings, embedding_dim), rebuilt by TensorLy from the cores."""
-    rows = ttq.tt_matrix_to_matrix(layer.cores)[: layer.num_embeddings, : layer.embedding_dim]
-    if layer.padding_idx is None:
-        return rows
-    return rows * (torch.arange(layer.num_embeddings) != layer.padding_idx)[:, None]
+    return layer.scale * ttq.tt_matrix_to_matrix(layer.cores)[: layer.num_embeddings, : layer.embedding_dim]
 
 
 def gradients(layer, output):
@@ -31,7 +28,7 @@ def gradients(layer, output):
 
 
 def assert_looks_up(layer, ids):
-    output, expected = layer(ids), F.embedding(ids, table(layer))
+    output, expected = layer(ids), F.embedding(ids, table(layer), padding_idx=layer.padding_idx)
     assert_close(output, expected)
     for actual, wanted in zip(gradients(layer, output), gradients(layer, expected)):
         assert_close(actual, wanted)
@@ -55,6 +52,7 @@ def ttm_embeddings(draw):
         ttq.factorize(width, parts)[::-1],
         padding_idx=draw(st.none() | st.integers(-count, count - 1)),
         dtype=torch.float64,
+        scale=draw(st.sampled_from([1.0, 8.0])),
     )
 
 
@@ -74,7 +72,7 @@ def test_a_look_up_gives_the_rows_of_the_reconstructed_table_and_their_gradients
 
 def test_the_gradients_hold_against_finite_differences():
     torch.manual_seed(0)
-    layer = ttq.TTMEmbedding(7, 5, rank=2, padding_idx=3, dtype=torch.float64)
+    layer = ttq.TTMEmbedding(7, 5, rank=2, scale=2.0, dtype=torch.float64)
     names = list(dict(layer.named_parameters()))
     ids = torch.tensor([[0, 6], [3, 6]])
     assert torch.autograd.gradcheck(
@@ -145,13 +143,16 @@ def test_ids_of_any_shape_are_looked_up(shape):
 
 
 @pytest.mark.parametrize("padding_idx", [4, 4 - 50])
-def test_the_padding_row_is_zero_and_passes_no_gradient(padding_idx):
+def test_the_padding_row_is_a_row_like_others_and_passes_no_gradient(padding_idx):
+    """As in nn.Embedding: where pad is the end of a sentence too, a model reads its row."""
     layer = example(padding_idx=padding_idx)
     assert layer.padding_idx == 4
     padding = torch.tensor([4, 4])
-    assert not layer(padding).any()
+    plain = copy.deepcopy(layer)
+    plain.padding_idx = None
+    assert torch.equal(layer(padding), plain(padding)) and layer(padding).all()
     assert not any(gradient.any() for gradient in gradients(layer, layer(padding)))
-    assert layer(torch.tensor([4 + 1, 4 - 1])).all()
+    assert all(gradient.any() for gradient in gradients(plain, plain(padding)))
 
 
 @pytest.mark.parametrize("ids", [[-1], [0, 50], [-7, 3, 99]])
@@ -222,16 +223,49 @@ def test_dtype_padding_and_mode_are_kept_there_and_back(dtype, training):
     assert ttq.relative_error(embedding.weight, layer.to_embedding().weight) < ROUNDING[dtype]
 
 
-def test_a_padding_row_that_was_not_zero_costs_the_other_rows_nothing():
+def test_a_padding_row_that_is_not_zero_is_kept():
     torch.manual_seed(0)
-    left, right = torch.randn(4, 2), torch.randn(5, 3)
-    embedding = nn.Embedding.from_pretrained(torch.kron(left, right), padding_idx=2)
-    clean = ttq.TTMEmbedding.from_embedding(embedding, rank=2, vocabulary_modes=(5, 4), hidden_modes=(2, 3))
-    with torch.no_grad():
-        embedding.weight[2] = 1000
-    dirty = ttq.TTMEmbedding.from_embedding(embedding, rank=2, vocabulary_modes=(5, 4), hidden_modes=(2, 3))
-    torch.testing.assert_close(dirty.to_embedding().weight, clean.to_embedding().weight)
-    assert (embedding.weight[2] == 1000).all()
+    embedding = nn.Embedding.from_pretrained(torch.randn(20, 6), padding_idx=2)
+    layer = ttq.TTMEmbedding.from_embedding(embedding, rank=120)
+    torch.testing.assert_close(layer(torch.arange(20)), embedding.weight)
+
+
+class Scaled(nn.Embedding):
+    """As BART and Gemma have it."""
+
+    def __init__(self, rows, width, padding_idx, embed_scale=1.0):
+        super().__init__(rows, width, padding_idx)
+        self.embed_scale = embed_scale
+
+    def forward(self, ids):
+        return super().forward(ids) * self.embed_scale
+
+
+def test_rows_are_scaled_where_they_are_looked_up_and_the_table_is_not():
+    embedding = Scaled(20, 6, 0, 3.0)
+    layer = ttq.TTMEmbedding.from_embedding(embedding, rank=120)
+    ids = torch.arange(20)
+    torch.testing.assert_close(layer(ids), embedding(ids))
+    torch.testing.assert_close(layer.weight, embedding.weight)
+    torch.testing.assert_close(layer.to_embedding()(ids), embedding(ids))
+    assert "scale=3, " in repr(layer) and "scale" not in repr(example())
+
+
+@pytest.mark.parametrize("chunk_bytes", [2**24, 64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_head_scores_words_by_the_table_that_they_are_looked_up_in(monkeypatch, chunk_bytes, bias):
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", chunk_bytes)
+    layer = ttq.TTMEmbedding(50, 12, rank=3, padding_idx=4, scale=3.0, dtype=torch.float64)
+    head = ttq.TTMHead(layer, nn.Parameter(random_tensor((50,))) if bias else None)
+    h = random_tensor((2, 3, 12)).requires_grad_()
+    scores, expected = head(h), F.linear(h, layer.weight, head.bias)
+    assert_close(scores, expected)
+    inputs = [h, *head.parameters()]
+    weights = random_tensor(scores.shape)
+    for actual, wanted in zip(*(torch.autograd.grad((one * weights).sum(), inputs) for one in (scores, expected))):
+        assert_close(actual, wanted)
+    assert (head.in_features, head.out_features) == (12, 50) and head.weight.shape == (50, 12)
+    assert "in_features=12, out_features=50" in repr(head)
 
 
 def test_the_cores_of_a_compressed_table_have_equal_norms():

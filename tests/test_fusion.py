@@ -116,12 +116,29 @@ def ttm_embeddings(draw):
         ttq.factorize(width, parts)[::-1],
         padding_idx=draw(st.none() | st.integers(-count, count - 1)),
         dtype=draw(dtypes),
+        scale=draw(st.sampled_from([1.0, 4.0])),
     )
     quantizer = draw(st.sampled_from(QUANTIZERS))
     if quantizer is not None:
         for k in range(layer.order):
             ttq.quantize_(layer, f"core{k}", quantizer)
     return layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rank", [2, 24])
+def test_weight_and_bias_of_fused_layers_can_be_read(bias, rank):
+    layer = ttq.TTLinear(24, 36, rank, bias=bias)
+    if bias:
+        nn.init.normal_(layer.bias)
+    for quantized in (False, True):
+        if quantized:
+            ttq.quantize_input_(layer, ttq.DynamicActivation(8))
+        plain = fused(layer)
+        assert_equal(plain.weight, layer.weight)
+        assert (plain.bias is None) == (not bias)
+        if bias:
+            assert_equal(plain.bias, layer.bias)
 
 
 @given(ttm_embeddings(), st.sampled_from(BATCHES), seeds, st.sampled_from([torch.int64, torch.int32]))
@@ -136,8 +153,6 @@ def test_an_embedding_becomes_two_small_tables_or_its_own(layer, shape, seed, dt
     else:
         assert isinstance(plain, ttq.HalfMergedEmbedding)
         assert numbers(plain) < layer.num_embeddings * layer.embedding_dim
-    if layer.padding_idx is not None:
-        assert not plain(torch.tensor([layer.padding_idx])).any()
 
 
 def test_both_forms_of_an_embedding_occur():

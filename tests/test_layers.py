@@ -1,7 +1,9 @@
 """`TTLinear` is its reconstructed matrix, in value and in every gradient, whatever happens to its cores."""
 
 import copy
+import gc
 import pickle
+import weakref
 from math import prod
 
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils import parametrize
 
 import ttqlib as ttq
@@ -360,20 +363,21 @@ def test_the_cache_is_dropped_after(change):
     assert cached(layer)
 
 
-def test_a_new_core_is_noticed_where_it_could_get_the_id_and_the_address_of_the_old_one():
-    layer, x = ttq.TTLinear(300, 8, rank=3, in_modes=(100, 3)).eval(), torch.ones(1, 300)
-
-    def looks():
-        return id(layer.core0), layer.core0.data_ptr(), layer.core0._version
-
+def test_what_the_cache_compares_is_not_freed_before_it_is_renewed():
+    """Else a new core could get the id and the address of the old one, and pass for it."""
+    layer = warm_layer()
+    quantize(5, Double())(layer)
     warm_up(layer)
-    before = looks()
-    for _ in range(100):
-        replace(layer)
-        if looks() == before:  # as happens within a few turns, unless the cache holds on to the old core
-            break
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x), dense(layer, x))
+    core, module = weakref.ref(layer.core0), weakref.ref(layer.parametrizations.core5[0])
+    data = StorageWeakRef(layer.core0.untyped_storage())
+    layer.core0.data = torch.randn_like(layer.core0)
+    replace(layer)
+    parametrize.remove_parametrizations(layer, "core5")
+    gc.collect()
+    assert core() is not None and module() is not None and not data.expired()
+    warm_up(layer)
+    gc.collect()
+    assert core() is module() is None and data.expired()  # nor for longer
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -564,3 +568,53 @@ def test_half_precision_weights_beyond_its_range_are_balanced_before_they_are_ro
     linear.weight.data.fill_(2000)  # a norm of 128 000, and float16 ends at 65 504
     layer = ttq.TTLinear.from_linear(linear, rank=1)
     assert ttq.relative_error(linear.weight, layer.to_linear().weight) < 0.01
+
+
+# ----------------------------------------------------------------------------------------------- who reads the weight
+
+
+def test_the_weight_can_be_read_with_its_gradient_and_not_set():
+    torch.manual_seed(0)
+    layer = ttq.TTLinear(12, 10, rank=3)
+    x = torch.randn(5, 12)
+    weight = layer.weight
+    assert weight.shape == (10, 12) and torch.equal(weight, layer.to_linear().weight)
+    read = torch.autograd.grad(F.linear(x, weight, layer.bias).square().sum(), layer.parameters())
+    called = torch.autograd.grad(layer(x).square().sum(), layer.parameters())
+    for one, other in zip(read, called):
+        torch.testing.assert_close(one, other)
+    with pytest.raises((AttributeError, KeyError)):
+        layer.weight = nn.Parameter(torch.zeros(10, 12))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("attention", [True, False])
+def test_modules_that_read_weights_and_call_nothing_work(attention, training):
+    """PyTorch's attention reads out_proj.weight always, its encoder layer all weights in eval mode."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, batch_first=True)
+    module = layer.self_attn if attention else layer
+    names = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    compressed = copy.deepcopy(module)
+    ttq.compress_(compressed, ttq.TTQConfig(dict.fromkeys(names, ttq.TT(10**6))))
+    x = torch.randn(2, 5, 12)
+    arguments = (x, x, x) if attention else (x,)
+    with torch.no_grad():
+        answers = [part.train(training)(*arguments) for part in (compressed, module)]
+    one, other = (answer[0] if attention else answer for answer in answers)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_cores_in_half_precision_are_merged_in_full():
+    torch.manual_seed(0)
+    layer = ttq.TTLinear(96, 96, rank=24)
+    exact = layer.weight
+    rounded = copy.deepcopy(layer).bfloat16()
+    from_rounded = copy.deepcopy(rounded).float().weight
+    error = ttq.relative_error(from_rounded, rounded.weight.float())
+    best = ttq.relative_error(from_rounded, from_rounded.bfloat16().float())
+    assert error < 2 * best  # two sides and their product are rounded, each once
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer.sides()[0], layer.sides()[0].float())
+        u, v = layer.sides()
+    assert ttq.relative_error(exact, (u @ v).T) < 1e-5

@@ -1,4 +1,4 @@
-"""`TTMEmbedding`: a drop-in replacement for `nn.Embedding` that never builds its table.
+"""`TTMEmbedding`: a drop-in replacement for `nn.Embedding` that never builds its table, and `TTMHead`, its other end.
 
 The format is the TT-matrix of arXiv 2306.01076: each core carries one vocabulary mode and one hidden mode.
 """
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .inventory import row_scale
 from .layers import TTLayer
 from .shapes import clip_ranks, fit_modes, whole_number
 from .tensor_train import at_least_float32, balance_norms, core_ranks, tt_matrix, tt_matrix_to_matrix
@@ -31,8 +32,9 @@ class TTMEmbedding(TTLayer):
         rank: one TT-rank for all bonds or all d + 1 of them, clipped to what the modes can use.
         vocabulary_modes, hidden_modes: equally many mode sizes for rows and columns; by default three balanced ones
             each. A product above the size is padding, as for 30522 rows, which do not factor.
-        padding_idx: this id gives zeros and no gradient. (A dense table can hold a fixed row; here all rows share the
-            cores, so the one that does not move is zero.)
+        padding_idx: looking this id up gives no gradient, as in `nn.Embedding`. Its row is a row like the others,
+            which moves when the cores do: where pad is the end of a sentence too, the model reads it.
+        scale: rows are multiplied by this number when they are looked up, as Gemma and BART do it; the table is not.
 
     Raises:
         ValueError: a size or rank below 1, modes that do not multiply out or are not equally many, a padding_idx
@@ -49,8 +51,10 @@ class TTMEmbedding(TTLayer):
         padding_idx: int | None = None,
         device=None,
         dtype=None,
+        scale: float = 1.0,
     ):
         super().__init__()
+        self.scale = scale
         self.num_embeddings = whole_number("num_embeddings", num_embeddings)
         self.embedding_dim = whole_number("embedding_dim", embedding_dim)
         self.vocabulary_modes = fit_modes("vocabulary_modes", vocabulary_modes, num_embeddings)
@@ -93,9 +97,7 @@ class TTMEmbedding(TTLayer):
         for option in ("max_norm", "scale_grad_by_freq", "sparse"):
             if getattr(embedding, option):
                 raise ValueError(f"an embedding with {option} needs its dense table: set {option} off first")
-        table = at_least_float32(embedding.weight.detach()).clone()
-        if embedding.padding_idx is not None:
-            table[embedding.padding_idx] = 0
+        table = at_least_float32(embedding.weight.detach())
         vocabulary_modes = fit_modes("vocabulary_modes", vocabulary_modes, len(table))
         hidden_modes = fit_modes("hidden_modes", hidden_modes, table.shape[1], largest="last")
         padding = (0, prod(hidden_modes) - table.shape[1], 0, prod(vocabulary_modes) - len(table))
@@ -108,18 +110,21 @@ class TTMEmbedding(TTLayer):
             embedding.padding_idx,
             device=table.device,
             dtype=embedding.weight.dtype,
+            scale=row_scale(embedding),
         )
         layer.set_cores(balance_norms(cores))
         return layer.train(embedding.training)
 
     @torch.no_grad()
     def to_embedding(self) -> nn.Embedding:
-        """The dense table with the same rows, as the forward pass sees them."""
-        table = tt_matrix_to_matrix(self.cores)[: self.num_embeddings, : self.embedding_dim].clone()
-        if self.padding_idx is not None:
-            table[self.padding_idx] = 0
-        embedding = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=self.padding_idx)
+        """The dense table that looks up the same rows: a scale is multiplied into it."""
+        embedding = nn.Embedding.from_pretrained(self.scale * self.weight, freeze=False, padding_idx=self.padding_idx)
         return embedding.train(self.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The table, (num_embeddings, embedding_dim), without the scale. All of it: `rows` makes only some."""
+        return tt_matrix_to_matrix(self.cores)[: self.num_embeddings, : self.embedding_dim]
 
     def forward(self, ids: Tensor) -> Tensor:
         if ids.dtype not in (torch.int64, torch.int32):
@@ -132,18 +137,25 @@ class TTMEmbedding(TTLayer):
                     f"ids must lie in 0 … {self.num_embeddings - 1}; the smallest here is {least}, the largest {most}"
                 )
         if 4 * len(distinct) > 3 * ids.numel():  # making a few rows twice takes less than looking all of them up
-            return self._rows(ids.reshape(-1)).reshape(*ids.shape, self.embedding_dim)
-        return F.embedding(inverse, self._rows(distinct))
+            return self._looked_up(ids.reshape(-1)).reshape(*ids.shape, self.embedding_dim)
+        return F.embedding(inverse, self._looked_up(distinct))
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f"padding_idx={self.padding_idx}, "
+        padding += "" if self.scale == 1 else f"scale={self.scale:g}, "
         return (
             f"{self.num_embeddings}, {self.embedding_dim}, {padding}vocabulary_modes={self.vocabulary_modes}, "
             f"hidden_modes={self.hidden_modes}, {self._saving(self.num_embeddings * self.embedding_dim)}"
         )
 
-    def _rows(self, ids: Tensor) -> Tensor:
-        """The rows of distinct `ids`, of shape (len(ids), embedding_dim)."""
+    def _looked_up(self, ids: Tensor) -> Tensor:
+        rows = self.rows(ids)
+        if self.padding_idx is not None and rows.requires_grad:
+            rows = torch.where((ids == self.padding_idx)[:, None], rows.detach(), rows)
+        return rows if self.scale == 1 else rows * self.scale
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The rows of the table for `ids`, (N,): (N, embedding_dim), without the scale and with every gradient."""
         cores, merged = self.cores, self.merged_cores(len(ids))
         prefixes = cores[0][0]  # (P, H, r): one entry for each value that the first digits of an id can take
         for core in cores[1:merged]:
@@ -178,8 +190,6 @@ class TTMEmbedding(TTLayer):
         """Look up the prefix of each id and multiply it by the slices that the remaining digits pick."""
         tables = [prefixes.flatten(1), *(core.transpose(0, 1).flatten(1) for core in cores)]
         factors = [F.embedding(number, table) for number, table in zip(self._numbers(ids, len(cores)), tables)]
-        if self.padding_idx is not None:  # one factor of zero is enough, and the last is the smallest
-            factors[-1] = factors[-1].masked_fill((ids == self.padding_idx)[:, None], 0)
         rows = factors[0].reshape(len(ids), *prefixes.shape[1:])  # (n, H, r)
         for slices, core in zip(factors[1:], cores):
             (left, _, h, right), width = core.shape, rows.shape[1]
@@ -196,6 +206,44 @@ class TTMEmbedding(TTLayer):
         for k, digit in enumerate(others, start=1):
             prefix = prefix + digit * prod(self.vocabulary_modes[:k])
         return [prefix, *digits[self.order - remaining :]]
+
+
+class TTMHead(nn.Module):
+    """h ↦ h Eᵀ + b: a score for every word, from the table E that a `TTMEmbedding` looks words up in.
+
+    Language models tie their two ends: one table, stored and trained once. Maps (..., embedding_dim) to
+    (..., num_embeddings). The table is made block by block of rows, on the way back too, and never stands as a whole.
+
+    Args:
+        table: the embedding at the other end; a module of both.
+        bias: (num_embeddings,) or None.
+    """
+
+    def __init__(self, table: TTMEmbedding, bias: nn.Parameter | None = None):
+        super().__init__()
+        self.table, self.bias = table, bias
+        self.in_features, self.out_features = table.embedding_dim, table.num_embeddings
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, for whoever reads it."""
+        return self.table.weight
+
+    def forward(self, h: Tensor) -> Tensor:
+        like = next(self.table.parameters())
+        size = max(1, CHUNK_BYTES // (self.in_features * like.element_size()))
+        blocks = torch.arange(self.out_features, device=like.device).split(size)
+        if len(blocks) == 1:
+            scores = self._block(h, blocks[0])
+        else:
+            scores = torch.cat([checkpoint(self._block, h, ids, use_reentrant=False) for ids in blocks], dim=-1)
+        return scores if self.bias is None else scores + self.bias
+
+    def _block(self, h: Tensor, ids: Tensor) -> Tensor:
+        return F.linear(h, self.table.rows(ids))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 def _append(prefixes: Tensor, core: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .shapes import whole_number
 
 TINY = torch.finfo(torch.float32).tiny  # the smallest scale: positive, and its reciprocal is finite
 INITS = ("mse", "max", "lsq")
+AT_ONCE = 2**17  # numbers that it works on in one go
 CANDIDATES = 40  # step sizes that the mse search tries; the best of them comes within a few percent of the least error
 
 
@@ -22,10 +23,16 @@ def clip_range(bits: int) -> tuple[int, int]:
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
-def check_bits(bits: int) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-        hint = "; one bit is ttq.Binary()" if bits == 1 else ""
+def check_bits(bits: int) -> int:
+    """A bit width as a plain int, which JSON can hold."""
+    try:
+        number = whole_number("bits", bits)
+    except ValueError:
+        number = 0
+    if not 2 <= number <= 8:
+        hint = "; one bit is ttq.Binary()" if number == 1 else ""
         raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}{hint}")
+    return number
 
 
 def check_init(init: str) -> None:
@@ -33,12 +40,20 @@ def check_init(init: str) -> None:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
 
 
-def check_per(name: str, per: str | int) -> None:
-    if per not in ("tensor", "channel"):
-        try:
-            whole_number(name, per)
-        except ValueError:
-            raise ValueError(f"{name} must be 'tensor', 'channel' or a group size of at least 1, got {per!r}") from None
+def check_per(name: str, per: str | int) -> str | int:
+    """What shares a scale; a group size as a plain int."""
+    if isinstance(per, str) and per in ("tensor", "channel"):
+        return per
+    try:
+        return whole_number(name, per)
+    except ValueError:
+        raise ValueError(f"{name} must be 'tensor', 'channel' or a group size of at least 1, got {per!r}") from None
+
+
+def keep(recipe, **values) -> None:
+    """Set fields of a frozen dataclass, as only its own `__post_init__` may."""
+    for name, value in values.items():
+        object.__setattr__(recipe, name, value)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -144,15 +159,18 @@ def _least_squares_step(groups: Tensor, bits: int) -> Tensor:
     largest = groups.abs().amax(-1, keepdim=True).clamp_min(TINY)
     groups = groups / largest  # squares of tiny or huge numbers would leave the range of float32
     first = (groups.abs().mean(-1, keepdim=True) / -lowest).clamp_min(torch.finfo(groups.dtype).eps)
-    best, least = first, torch.full_like(first, torch.inf)
-    u, residual = torch.empty_like(groups), torch.empty_like(groups)  # reused: large ones are slow to allocate
-    for t in torch.linspace(0, 1, CANDIDATES).tolist():
-        step = first ** (1 - t) * highest**-t
-        torch.mul(groups, step.reciprocal(), out=u)
+    best, least = first[None], torch.full_like(first[None], torch.inf)
+    at_once = min(CANDIDATES, max(1, AT_ONCE // groups.numel()))  # small groups are quick, and calls are not
+    u, residual = (groups.new_empty(at_once, *groups.shape) for _ in range(2))  # reused: large ones are slow to make
+    for fractions in torch.linspace(0, 1, CANDIDATES).split(at_once):
+        steps = torch.stack([first ** (1 - t) * highest**-t for t in fractions.tolist()])  # (at once, *groups, 1)
+        torch.mul(groups, steps.reciprocal(), out=u[: len(steps)])
         torch.round(u, out=residual).clamp_(lowest, highest).sub_(u)
-        error = step * torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
-        best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    return (best * largest).squeeze(-1)
+        errors = steps * torch.linalg.vector_norm(residual[: len(steps)], dim=-1, keepdim=True)
+        error, which = errors.min(0, keepdim=True)
+        best = torch.where(error < least, steps.gather(0, which), best)
+        least = torch.minimum(error, least)
+    return (best * largest)[0].squeeze(-1)
 
 
 # --------------------------------------------------------------------------------------------------------- gradients

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertAttention
 
 from .attention import absorbed, can_absorb
-from .embeddings import TTMEmbedding
+from .embeddings import TTMEmbedding, TTMHead
 from .layers import TTLayer, TTLinear
-from .thin_products import thin_pair
+from .parametrizing import quantized
+from .thin_products import Layers, linear, thin_pair
 
 
 class HalfMergedEmbedding(nn.Module):
@@ -30,7 +31,7 @@ class HalfMergedEmbedding(nn.Module):
     def __init__(self, prefixes: Tensor, suffixes: Tensor, like: TTMEmbedding):
         super().__init__()
         self.num_embeddings, self.embedding_dim = like.num_embeddings, like.embedding_dim
-        self.padding_idx, self.rank = like.padding_idx, suffixes.shape[1]
+        self.padding_idx, self.scale, self.rank = like.padding_idx, like.scale, suffixes.shape[1]
         self.prefixes = nn.Embedding.from_pretrained(prefixes.flatten(1).clone(), freeze=False)  # (P, width · rank)
         self.suffixes = nn.Embedding.from_pretrained(suffixes.flatten(1).clone(), freeze=False)  # (S, rank · width')
 
@@ -40,9 +41,8 @@ class HalfMergedEmbedding(nn.Module):
         flat = ids.reshape(-1)
         left = self.prefixes(flat // self.suffixes.num_embeddings).unflatten(1, (-1, self.rank))
         right = self.suffixes(flat % self.suffixes.num_embeddings).unflatten(1, (self.rank, -1))
-        if self.padding_idx is not None:
-            right = right.masked_fill((flat == self.padding_idx)[:, None, None], 0)
         rows = (left @ right).flatten(1)[:, : self.embedding_dim]
+        rows = rows if self.scale == 1 else rows * self.scale
         return rows.reshape(*ids.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:
@@ -64,7 +64,8 @@ def fuse_(model: nn.Module) -> nn.Module:
     Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
     `nn.Linear` where that takes no more multiplications. BERT's self-attention becomes a `LatentAttention` where the
     ranks of its keys and values are below the size of a head. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or
-    an `nn.Embedding` where its table is no larger. Weights under quantizers become plain ones with the values that the
+    an `nn.Embedding` where its table is no larger. The other end of a tied table, a `TTMHead`, needs all of its rows at
+    every call, and becomes a dense `nn.Linear`. Weights under quantizers become plain ones with the values that the
     layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
     Shapes, dtype, device, padding_idx and train/eval mode stay too; all new parameters are trainable.
 
@@ -77,25 +78,24 @@ def fuse_(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: `model` is a single tensor-train layer, which cannot be replaced in place.
     """
-    if isinstance(model, TTLayer):
+    if isinstance(model, TTLayer | TTMHead):
         raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
     attentions = [part for part in model.modules() if isinstance(part, BertAttention) and can_absorb(part)]
     for attention in attentions:
         training = attention.output.dense.training
         attention.self, output = absorbed(attention)
-        attention.output.dense = nn.Sequential(*output).train(training)
-    layers = {
-        name: layer
-        for name, layer in model.named_modules(remove_duplicate=False)  # a layer may stand in several places
-        if isinstance(layer, TTLayer)
-    }
-    fused = {layer: _fused(layer) for layer in set(layers.values())}
-    for name, layer in layers.items():
-        model.set_submodule(name, fused[layer])
+        attention.output.dense = Layers(*output).train(training)
+    fused: dict[nn.Module, nn.Module] = {}
+    for kind in (TTMHead, TTLayer):  # heads first: they hold the table that they are made from
+        places = list(model.named_modules(remove_duplicate=False))  # a layer may stand in several
+        for name, layer in places:
+            if isinstance(layer, kind):
+                fused[layer] = fused.get(layer) or _fused(layer)
+                model.set_submodule(name, fused[layer])
     changed = {*fused.values(), *(attention.self for attention in attentions)}
+    plain: dict[Tensor, nn.Parameter] = {}
     for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            _dequantize_(module)
+        _dequantize_(module, plain)
         if hasattr(module, "ttq_config"):
             _forget_plan_(module)
         if isinstance(module, PreTrainedModel) and not changed.isdisjoint(module.modules()):
@@ -103,11 +103,13 @@ def fuse_(model: nn.Module) -> nn.Module:
     return model
 
 
-def _fused(layer: TTLayer) -> nn.Module:
+def _fused(layer: TTLayer | TTMHead) -> nn.Module:
+    if isinstance(layer, TTMHead):
+        return linear(layer.weight.T, layer.bias).train(layer.training)
     parts = thin_pair(*layer.sides(), layer.bias) if isinstance(layer, TTLinear) else [_half_merged(layer)]
     if hasattr(layer, "input_quantizer"):
         parts.insert(0, layer.input_quantizer)
-    return (parts[0] if len(parts) == 1 else nn.Sequential(*parts)).train(layer.training)
+    return (parts[0] if len(parts) == 1 else Layers(*parts)).train(layer.training)
 
 
 def _half_merged(layer: TTMEmbedding) -> HalfMergedEmbedding | nn.Embedding:
@@ -132,17 +134,28 @@ def _merged(cores: Sequence[Tensor]) -> Tensor:
     return merged
 
 
-def _dequantize_(module: nn.Module) -> None:
-    """Give a module the values of its parametrized tensors as its own, and the class back that it had before.
+def _dequantize_(module: nn.Module, plain: dict[Tensor, nn.Parameter]) -> None:
+    """Give a module the values of its quantized tensors as its own, and the class back that it had before.
 
     `remove_parametrizations` would do so too, and break every deep copy of the module: copies share the class that
-    parametrize makes, and it takes the tensors' properties from there.
+    parametrize makes, and it takes the tensors' properties from there. Where others have parametrized the module too,
+    as by a weight norm, it keeps that class, and a quantizer becomes one that changes nothing.
+
+    `plain` holds what has become of each latent weight, so that tied ones stay tied.
     """
-    values = {name: getattr(module, name) for name in module.parametrizations}
-    module.__class__ = parametrize.type_before_parametrizations(module)
-    del module.parametrizations
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(value.clone()))
+    ours = list(quantized(module))
+    for name, _, latent in ours:
+        if latent not in plain:
+            plain[latent] = nn.Parameter(getattr(module, name).clone())
+    if ours and len(ours) < len(module.parametrizations):
+        for name, _, latent in ours:
+            module.parametrizations[name].original = plain[latent]
+            module.parametrizations[name][0] = nn.Identity()
+    elif ours:
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, _, latent in ours:
+            module.register_parameter(name, plain[latent])
 
 
 def _forget_plan_(model: nn.Module) -> None:

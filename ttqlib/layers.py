@@ -46,6 +46,11 @@ class TTLayer(nn.Module):
             else:
                 own.copy_(core)
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, in the shape that the dense layer has; computed, for whoever reads it: it cannot be set."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def _init_cores(self, std: float) -> None:
         """Gaussian cores whose product has entries of standard deviation `std`.
@@ -71,6 +76,9 @@ class TTLinear(TTLayer):
     W = U V: `sides()`, of shapes (in_features, r_d) and (r_d, out_features). They are merged first, at a cost that
     does not depend on the batch; then x is multiplied by two thin matrices, or by their product where the rank is so
     high that this is cheaper. No intermediate is larger than the input, the output or W.
+
+    In eval mode the merged sides are kept until a core changes. Who writes to parameters through `.data`, as some code
+    for moving averages does, changes them behind PyTorch's back: call `.eval()` on the model afterwards.
 
     Args:
         in_features, out_features: sizes of the last axis of input and output, any whole numbers of at least 1.
@@ -151,6 +159,16 @@ class TTLinear(TTLayer):
                 layer.bias.copy_(linear.bias)
         return layer.train(linear.training)
 
+    @property
+    def weight(self) -> Tensor:
+        """W transposed, (out_features, in_features), as in `nn.Linear`.
+
+        Some modules read the weights of their linear layers and do not call them: T5's `wo`, Mamba's `dt_proj`,
+        PyTorch's own attention and encoder layers. The gradient flows through to the cores.
+        """
+        u, v = self.sides()
+        return (u @ v).T
+
     @torch.no_grad()
     def to_linear(self) -> nn.Linear:
         """The dense layer with the same weight, as the forward pass sees it."""
@@ -166,8 +184,8 @@ class TTLinear(TTLayer):
         """U, of shape (in_features, r_d), and V, of shape (r_d, out_features), with W = U V.
 
         In eval mode without gradients they are merged once and kept until a core, or anything that a
-        parametrization of a core holds, has changed. In-place writes through `.data` escape PyTorch's own version
-        counters, and so this cache too: call `.eval()` after them.
+        parametrization of a core holds, has changed. In-place writes through `.data` escape PyTorch's version counters,
+        by which this is noticed.
         """
         sources = self._core_tensors()
         if not self._may_cache(sources):
@@ -214,7 +232,15 @@ class TTLinear(TTLayer):
         )
 
     def _merge_sides(self) -> tuple[Tensor, Tensor]:
+        """In float32 at least, also under autocast: cores rounded to half precision twice would lose twice as much."""
         cores, half = self.cores, len(self.in_modes)
+        dtype, device = cores[0].dtype, cores[0].device.type
+        if dtype.itemsize < 4 or _autocasts(device):
+            with torch.autocast(device, enabled=False):
+                return tuple(side.to(dtype) for side in self._merged([at_least_float32(core) for core in cores], half))
+        return self._merged(cores, half)
+
+    def _merged(self, cores: Sequence[Tensor], half: int) -> tuple[Tensor, Tensor]:
         u = cores[0].flatten(0, 1)  # (n_1, r_1)
         for core in cores[1:half]:
             u = (u @ core.flatten(1)).reshape(-1, core.shape[-1])  # (n_1 ⋯ n_k, r_k)
@@ -226,9 +252,7 @@ class TTLinear(TTLayer):
         return u.T.contiguous().T, v  # column after column: autograd then takes the faster way to the gradient of U
 
     def _may_cache(self, sources: Sequence[Tensor]) -> bool:
-        device = sources[0].device.type
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # merges in bf16
-        changing = self.training or torch.is_grad_enabled() or autocast or torch.compiler.is_compiling()
+        changing = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         return not changing and not any(tensor.is_inference() for tensor in sources)  # those have no version counter
 
     def _core_tensors(self) -> list[Tensor]:
@@ -240,3 +264,7 @@ class TTLinear(TTLayer):
 
     def __getstate__(self):
         return {**super().__getstate__(), "_cache": None}  # a copy or a pickle starts without the cache
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import stored_sizes
-from .embeddings import TTMEmbedding
+from .embeddings import TTMEmbedding, TTMHead
 from .fake_quantization import Float16
 from .fusion import HalfMergedEmbedding
+from .inventory import expert_weights, is_experts, is_linear, is_router, linear_sizes, own_parameters
 from .layers import TTLayer, TTLinear
 from .packing import header_bytes
+from .parametrizing import quantized
 from .shapes import whole_number
 
+EXPERTS_A_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")  # what configs call it
+RUNS = {"AlbertLayer": lambda layer: layer.config.num_hidden_layers // layer.config.num_hidden_groups}  # one for many
 SUMMED = ("parameters", "stored_bytes", "dense_bytes", "flops")
+COMPUTING = (TTLinear, TTMEmbedding, TTMHead, HalfMergedEmbedding)
 HEADINGS = ("layer", "format", "parameters", "stored bytes", "dense float32 bytes", "ratio")
 
 
@@ -27,7 +32,7 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
     """
     if reference.shape != approximation.shape:
         raise ValueError(f"shapes must be equal, got {tuple(reference.shape)} and {tuple(approximation.shape)}")
-    reference, approximation = reference.detach().double(), approximation.detach().double()
+    reference, approximation = (tensor.detach().cpu().double() for tensor in (reference, approximation))
     norm = torch.linalg.vector_norm(reference)
     if not norm:
         raise ValueError("the reference is zero, so no error is relative to it")
@@ -48,29 +53,43 @@ def flops(layer: nn.Module, rows: int, merged: bool = False) -> int:
     """Floating-point operations of the matrix products in one forward pass of `layer`: 2 for each multiply-add.
 
     `rows` is the number of input rows (tokens) of a linear layer, and of distinct ids of an embedding. A TTLinear
-    merges its sides first; `merged=True` leaves that out, as in eval mode, where it is done once and kept.
+    merges its sides first; `merged=True` leaves that out, as in eval mode, where it is done once and kept. Each token
+    goes through as many experts of a mixture as its config says.
     Agrees with `torch.utils.flop_counter`, but for the bias of a TTLinear, which is added by its last product and, as
     everywhere, not counted.
 
     Raises:
-        TypeError: a layer other than nn.Linear, nn.Embedding, TTLinear, TTMEmbedding or HalfMergedEmbedding.
+        TypeError: a layer of another kind.
     """
     rows = whole_number("rows", rows, minimum=0)
-    if isinstance(layer, nn.Linear):
-        return 2 * rows * layer.in_features * layer.out_features
-    if isinstance(layer, nn.Embedding):
-        return 0  # a look-up multiplies nothing
     if isinstance(layer, TTLinear):
         return _linear_flops(layer, rows, merged)
     if isinstance(layer, TTMEmbedding):
         return _embedding_flops(layer, rows)
+    if isinstance(layer, TTMHead):  # it makes all rows of the table, and multiplies by them
+        return _embedding_flops(layer.table, layer.out_features) + 2 * rows * layer.in_features * layer.out_features
     if isinstance(layer, HalfMergedEmbedding):
         return 2 * rows * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
+    if is_linear(layer):
+        return 2 * rows * prod(linear_sizes(layer))
+    if is_router(layer):
+        return 2 * rows * layer.weight.numel()
+    if is_experts(layer):
+        return 2 * rows * _numbers_a_token(layer)
+    if isinstance(layer, nn.Embedding):
+        return 0  # a look-up multiplies nothing
     raise TypeError(
-        f"flops knows nn.Linear, nn.Embedding, TTLinear, TTMEmbedding and HalfMergedEmbedding, "
-        f"got {type(layer).__name__}; "
-        "for a whole model use torch.utils.flop_counter.FlopCounterMode"
+        "flops knows linear layers, embeddings, experts, TTLinear and TTMEmbedding, "
+        f"got {type(layer).__name__}; for a whole model use torch.utils.flop_counter.FlopCounterMode"
     )
+
+
+def _numbers_a_token(experts: nn.Module) -> int:
+    """How many weights of a mixture each token is multiplied by: those of all experts where its config names no few."""
+    shapes = [dict(own_parameters(experts))[name].shape for name in expert_weights(experts)]
+    config, count = getattr(experts, "config", None), max(shape[0] for shape in shapes)
+    used = next((getattr(config, name) for name in EXPERTS_A_TOKEN if hasattr(config, name)), count)
+    return sum(prod(shape) for shape in shapes) * used // count
 
 
 def _linear_flops(layer: TTLinear, rows: int, merged: bool) -> int:
@@ -168,19 +187,29 @@ class Report:
 def report(model: nn.Module, tokens: int = 128) -> Report:
     """What a model weighs on disk and computes in a forward pass over `tokens` tokens, module by module.
 
-    Stored bytes are those of the file that `save` writes, the rows sum to its size. FLOPs are those of `flops` in eval
-    mode, each token another word; attention itself, which has no weights, is not among them.
+    Stored bytes are those of the file that `save` writes, the rows sum to its size. A tied weight counts once, where it
+    stands first. FLOPs are those of `flops` in eval mode, each token another word, and of a layer that runs several
+    times as often as it runs; attention itself, which has no weights, is not among them.
 
     Raises:
         ValueError: as `save`, for a compressed model with weights that cannot be stored.
     """
     whole_number("tokens", tokens)
-    modules = dict(model.named_modules())
     sizes = stored_sizes(model) if hasattr(model, "ttq_config") else _plain_sizes(model)
-    header = sizes.pop("header")
-    sizes |= {name: 0 for name, module in modules.items() if isinstance(module, HalfMergedEmbedding)}  # holds nothing
-    rows = [_report_row(name, modules[name], size, tokens) for name, size in sizes.items()]
+    header, seen, runs, rows = sizes.pop("header"), set(), _runs(model), []
+    for name, module in model.named_modules():
+        if name in sizes or isinstance(module, COMPUTING) or is_linear(module):  # a tied head stores nothing
+            rows.append(_report_row(name, module, sizes.get(name, 0), tokens * runs.get(name, 1), seen))
     return Report((*rows, ReportRow("header", "safetensors", 0, header, 0, 0)), tokens)
+
+
+def _runs(model: nn.Module) -> dict[str, int]:
+    """How often each module runs in one forward pass, where that is not once."""
+    runs = {}
+    for name, module in model.named_modules():
+        if (count := RUNS.get(type(module).__name__)) is not None:
+            runs |= {f"{name}.{inner}" if inner else name: count(module) for inner, _ in module.named_modules()}
+    return runs
 
 
 def _plain_sizes(model: nn.Module) -> dict[str, int]:
@@ -196,17 +225,19 @@ def _plain_sizes(model: nn.Module) -> dict[str, int]:
     return {**sizes, "header": header_bytes(specs, {"format": "pt"})}
 
 
-def _report_row(name: str, module: nn.Module, stored: int, tokens: int) -> ReportRow:
-    own = [parameter.numel() for path, parameter in module.named_parameters() if _is_own(path)]
+def _report_row(name: str, module: nn.Module, stored: int, tokens: int, seen: set[int]) -> ReportRow:
+    """`seen` are the parameters of rows before: a tied one counts there."""
+    own = [parameter for path, parameter in module.named_parameters() if _is_own(path) and id(parameter) not in seen]
+    seen |= {id(parameter) for parameter in own}
+    parameters = sum(parameter.numel() for parameter in own)
+    dense = parameters
     if isinstance(module, TTLinear):
         dense = module.in_features * module.out_features + (0 if module.bias is None else module.out_features)
     elif isinstance(module, TTMEmbedding):
         dense = module.num_embeddings * module.embedding_dim
-    else:
-        dense = sum(own)
-    counted = isinstance(module, nn.Linear | TTLinear | TTMEmbedding | HalfMergedEmbedding)
+    counted = isinstance(module, COMPUTING) or any(fits(module) for fits in (is_linear, is_router, is_experts))
     operations = flops(module, tokens, merged=True) if counted else 0
-    return ReportRow(name, _format_of(module), sum(own), stored, 4 * dense, operations)
+    return ReportRow(name, _format_of(module), parameters, stored, 4 * dense, operations)
 
 
 def _is_own(path: str) -> bool:
@@ -220,6 +251,6 @@ def _format_of(module: nn.Module) -> str:
     if isinstance(module, TTLayer):
         words += f" rank {max(module.ranks)}"
     bits = {}
-    for name, (quantizer, *_) in getattr(module, "parametrizations", {}).items():
+    for name, quantizer, _ in quantized(module):
         bits[name.rstrip("0123456789")] = 16 if isinstance(quantizer, Float16) else quantizer.recipe.bits
     return f"{words}: {', '.join(f'{name} {width} bit' for name, width in bits.items())}" if bits else words

@@ -1,8 +1,7 @@
 """Weight quantizers: recipes, and the parametrization they make, for a TT core and a dense weight alike.
 
-A recipe such as `LSQ(bits=4)` is a frozen dataclass that says how to quantize. Its `fit` makes the module that
-`torch.nn.utils.parametrize` puts between the latent weight, which trains, and the layer, which sees a few levels only
-(fake quantization). `quantize_(layer, "core0", LSQ(bits=4))` does both.
+A recipe such as `LSQ(bits=4)` says how to quantize. Its `fit` makes the module that `torch.nn.utils.parametrize` puts
+between the latent weight, which trains, and the layer, which sees a few levels only: `quantize_` of `parametrizing`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from .fake_quantization import (
     LearnedStep,
@@ -23,6 +21,7 @@ from .fake_quantization import (
     group_sizes,
     initial_step,
     join,
+    keep,
     mean_abs,
     min_max,
     positive,
@@ -31,10 +30,11 @@ from .fake_quantization import (
     to_levels,
     widen,
 )
+from .inventory import PLAIN, Layout
 
 
 class WeightRecipe:
-    """What the recipes share. A recipe computes and holds no tensors; the module that it makes does.
+    """What the recipes share: frozen dataclasses that hold no tensors; the module that one makes does.
 
     Every recipe knows `bits` and `per` (see `LSQ`). `hold` makes a tensor of the module of a scale, trainable or not;
     where it is None, scales follow the weight.
@@ -44,17 +44,21 @@ class WeightRecipe:
     spacing: ClassVar[int] = 1  # code c stands for the level lowest + spacing · c
 
     def __post_init__(self):
-        check_per("per", self.per)
+        keep(self, per=check_per("per", self.per))
 
-    def fit(self, weight: Tensor) -> "WeightQuantizer":
+    def fit(self, weight: Tensor, layout: Layout = PLAIN) -> "WeightQuantizer":
         """The module for this `weight`, scales started from it; on a meta tensor they are placeholders to load into.
+
+        `layout` says where the channels of `weight` are. The scales of a frozen weight are frozen too.
 
         Raises:
             TypeError: `weight` is not a floating-point tensor.
             ValueError: it is empty or holds NaN or infinity.
         """
         check_finite("weight", weight)
-        return WeightQuantizer(self, self.initial_scales(weight.detach()))
+        quantizer = WeightQuantizer(self, self.initial_scales(layout.rows(weight.detach())), layout)
+        frozen = isinstance(weight, nn.Parameter) and not weight.requires_grad
+        return quantizer.requires_grad_(not frozen)
 
     def initial_scales(self, weight: Tensor) -> dict[str, Tensor]:
         """The "scale" of each group, of shape () per tensor, else (rows, groups); on some grids a "zero_point" too."""
@@ -86,8 +90,9 @@ class LSQ(WeightRecipe):
             "lsq" is 2 · mean|x| / √Qp, as Esser et al. have it. Qp = 2^(b−1) − 1.
         grad_scale: multiply the gradient of δ by 1/√(N · Qp), N the number of weights that share it (Esser, §2.2).
         per: "tensor", "channel" or a number of weights, the group size. A weight is read as the matrix
-            `weight.flatten(1)`. A channel is a row of it, one index of the first axis: an output of `nn.Linear`, a
-            left rank index of a core. Groups run along a row; where the size does not divide, the last is shorter.
+            `weight.flatten(1)`, turned first where a layer has its outputs along another axis (`Layout`). A channel is
+            a row of it: an output of `nn.Linear`, a left rank index of a core. Groups run along a row; where the size
+            does not divide, the last is shorter.
 
     Raises:
         ValueError: anything else.
@@ -99,7 +104,7 @@ class LSQ(WeightRecipe):
     per: str | int = "tensor"
 
     def __post_init__(self):
-        check_bits(self.bits)
+        keep(self, bits=check_bits(self.bits))
         check_init(self.init)
         super().__post_init__()
 
@@ -161,7 +166,7 @@ class Binary(MeanScale):
 class Ternary(MeanScale):
     """−α, 0 or α: 0 where |w| ≤ 0.7 · mean|w|, α the mean |w| of the others; an all-zero group stays zero.
 
-    Three levels, stored in 2 bits as the codes 1, 2 and 3. Arguments and gradients are those of `Binary`.
+    Stored in 2 bits as the codes 1, 2 and 3. Arguments and gradients are those of `Binary`.
 
     Source: F. Li et al., "Ternary Weight Networks", arXiv 1605.04711.
     """
@@ -196,8 +201,7 @@ class GroupRTN(WeightRecipe):
     symmetric: bool = True
 
     def __post_init__(self):
-        check_bits(self.bits)
-        check_per("group_size", self.group_size)
+        keep(self, bits=check_bits(self.bits), group_size=check_per("group_size", self.group_size))
 
     @property
     def per(self) -> str | int:
@@ -218,22 +222,23 @@ class GroupRTN(WeightRecipe):
 class WeightQuantizer(nn.Module):
     """Gives a layer level × scale in place of the latent weight; holds the scales that do not follow that weight.
 
-    `codes` and `scales` are what a packed file stores; `decode` makes of them exactly what `forward` gives.
+    `codes` and `scales` are what a file stores; `decode` makes of them exactly what `forward` gives.
 
-    Copies share nothing. But PyTorch shares the class of a parametrized layer with its copies, so that
-    `remove_parametrizations` on one breaks the others: make plain layers anew from their effective weights instead.
+    PyTorch shares the class of a parametrized layer with its copies, so that `remove_parametrizations` on one breaks
+    the others: make plain layers anew from their effective weights instead.
     """
 
-    def __init__(self, recipe: WeightRecipe, scales: dict[str, Tensor]):
+    def __init__(self, recipe: WeightRecipe, scales: dict[str, Tensor], layout: Layout = PLAIN):
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.layout = recipe, layout
         self.held = tuple(scales) if recipe.hold else ()
         for name in self.held:
             setattr(self, name, recipe.hold(scales[name]))
-        self._registered = False
+        self.registered = False  # whether it stands on a weight already, whose scales it was fitted to
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.recipe.fake_quantize(weight, self.scales(weight))
+        rows = self.layout.rows(weight)
+        return self.layout.weight(self.recipe.fake_quantize(rows, self.scales(weight)), weight.shape)
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -241,11 +246,11 @@ class WeightQuantizer(nn.Module):
 
         `register_parametrization` calls this once; that call leaves the scales as the module was made with.
         """
-        if self._registered and self.held:
+        if self.registered and self.held:
             check_finite("weight", weight)
-            for name, value in self.recipe.initial_scales(weight).items():
+            for name, value in self.recipe.initial_scales(self.layout.rows(weight)).items():
                 getattr(self, name).copy_(value)
-        self._registered = True
+        self.registered = True
         return weight
 
     @property
@@ -256,7 +261,7 @@ class WeightQuantizer(nn.Module):
     def scales(self, weight: Tensor) -> dict[str, Tensor]:
         """What turns codes into weights; shapes as in `initial_scales`, a zero point fits into `bits` bits."""
         if not self.held:
-            return self.recipe.initial_scales(weight.detach())
+            return self.recipe.initial_scales(self.layout.rows(weight.detach()))
         return {name: self.step if name == "scale" else getattr(self, name) for name in self.held}
 
     @torch.no_grad()
@@ -267,29 +272,16 @@ class WeightQuantizer(nn.Module):
             ValueError: the weight holds NaN or infinity, which no code stands for.
         """
         check_finite("weight", weight)
-        scales = self.scales(weight)
-        codes = (self.recipe.levels(weight, scales) - self.recipe.lowest(scales)) / self.recipe.spacing
-        return join(codes, weight.shape).to(torch.uint8)
+        scales, rows = self.scales(weight), self.layout.rows(weight)
+        codes = (self.recipe.levels(rows, scales) - self.recipe.lowest(scales)) / self.recipe.spacing
+        return self.layout.weight(join(codes, rows.shape), weight.shape).to(torch.uint8)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, scales: dict[str, Tensor]) -> Tensor:
         """The weight that `codes` and `scales` stand for, in the dtype of the scales."""
-        scale, recipe = scales["scale"][..., None], self.recipe
-        levels = split(codes.to(scale.dtype), recipe.per) * recipe.spacing + recipe.lowest(scales)
-        return join(levels * scale, codes.shape)
+        scale, recipe, rows = scales["scale"][..., None], self.recipe, self.layout.rows(codes)
+        levels = split(rows.to(scale.dtype), recipe.per) * recipe.spacing + recipe.lowest(scales)
+        return self.layout.weight(join(levels * scale, rows.shape), codes.shape)
 
     def extra_repr(self) -> str:
         return str(self.recipe)
-
-
-def quantize_(module: nn.Module, name: str, recipe: WeightRecipe) -> WeightQuantizer:
-    """Fake-quantize the parameter `name` of `module` in place; the quantizer put on it is returned.
-
-    Raises:
-        ValueError: something is parametrizing it already, or `recipe.fit` refuses it.
-    """
-    if parametrize.is_parametrized(module, name):
-        raise ValueError(f"{name} of this {type(module).__name__} is parametrized already; remove that first")
-    quantizer = recipe.fit(getattr(module, name))
-    parametrize.register_parametrization(module, name, quantizer)
-    return quantizer

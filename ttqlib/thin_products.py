@@ -7,6 +7,30 @@ from torch import Tensor, nn
 EVEN = 16  # columns that libraries share out well among threads
 
 
+class Layers(nn.Sequential):
+    """Layers that stand in the place of one linear layer: maybe a quantizer of its input, then one matrix or two.
+
+    Some modules read the weight and the bias of their linear layers and do not call them, as T5 and Mamba do.
+    """
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix of all, (out_features, in_features)."""
+        *first, last = self._linears()
+        return last.weight @ first[0].weight if first else last.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of all, (out_features,)."""
+        *first, last = self._linears()
+        if not first or first[0].bias is None:
+            return last.bias
+        return last.weight @ first[0].bias
+
+    def _linears(self) -> list[nn.Linear]:
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
+
+
 def thin_pair(u: Tensor, v: Tensor, bias: Tensor | None) -> list[nn.Linear]:
     """The layers of x U V + b, or the one of x W + b where W, multiplied out, has no more entries than U and V.
 

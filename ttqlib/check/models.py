@@ -10,8 +10,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from ..compress import compress_
+from ..configs import TTQConfig
 from ..measure import report
-from ..planning import TTQConfig, plan
+from ..planning import plan
 from .verdict import call, close, fail, listed, passed
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 
 from torch import nn
 
-from ..planning import LINEAR, TT, TTM, LayerPlan, TTQConfig, plan
+from ..configs import TT, TTM, LayerPlan, TTQConfig
+from ..inventory import is_embedding, is_linear, linear_sizes
+from ..planning import plan
 from ..shapes import factorize
 from .pareto import recipe_for
 
@@ -101,7 +103,7 @@ def plan_by_groups(
     rules = {}
     for name, layer in model.named_modules():
         group = next((group for group, pattern in groups.items() if re.search(pattern, name)), None)
-        if group in choices and isinstance(layer, (*LINEAR, nn.Embedding)):
+        if group in choices and (is_linear(layer) or is_embedding(layer)):
             made = _layer_plan(layer, choices[group])
             if made != LayerPlan():
                 rules[f"^{re.escape(name)}$"] = made
@@ -117,9 +119,9 @@ def _layer_plan(layer: nn.Module, choice: Choice) -> LayerPlan:
     quantizer = None if choice.bits == 32 else recipe_for(choice.bits, "tensor" if choice.rank else "channel")
     if choice.rank is None:
         return LayerPlan(quantize=quantizer)
-    embedding, modes = isinstance(layer, nn.Embedding), ()
+    embedding, modes = is_embedding(layer), ()
     if choice.cores is not None:
-        rows, columns = layer.weight.shape if not isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
+        rows, columns = layer.weight.shape if embedding else linear_sizes(layer)
         rows, columns = factorize(rows, choice.cores), factorize(columns, choice.cores)
         modes = (rows, columns[::-1]) if embedding else (rows[::-1], columns)
     return LayerPlan((TTM if embedding else TT)(choice.rank, *modes), quantizer)

@@ -12,10 +12,11 @@ from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
 from ..compress import compress_
+from ..configs import TTQConfig
 from ..measure import report
 from ..models import IntentSlotModel
-from ..planning import TTQConfig
 from ..pretrained import PlanConfig
+from ..stored import VERSION
 from .groups import GROUPS, GroupPlan, group_of
 
 METRICS = {"intent_accuracy": "intent accuracy", "slot_f1": "slot F1"}
@@ -66,7 +67,7 @@ def plan_cost(model: PreTrainedModel, config: TTQConfig) -> PlanCost:
         parts["files" if row.layer == "header" else group_of(row.layer) or "rest"] += row.stored_bytes
     description = copy.deepcopy(model.config)
     description.architectures, description.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
-    description.quantization_config = PlanConfig(64 * "0", **config.to_dict())  # any digest is as long
+    description.quantization_config = PlanConfig(digest=64 * "0", version=VERSION, **config.to_dict())  # any digest is as long
     parts["files"] += len(description.to_json_string().encode())
     return PlanCost(parts, found.total.flops)
 
