@@ -8,10 +8,11 @@ import pickle
 
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
 from tests.cases import random_tensor, refused, seeds
@@ -127,20 +128,56 @@ def test_a_calibration_batch_without_a_step_is_refused():
     assert quantizer.observed == 0
 
 
-def calibrate(rank, folder):
-    rendezvous = f"file://{folder}/rendezvous"
-    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    quantizer = ttq.StaticActivation(4, batches=1).build()
-    quantizer(activations(seed=rank))
-    torch.save(quantizer.state_dict(), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+def twice(quantizer, reentrant: bool | None, *calls: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients of the inputs and of δ, where `calls` of the quantizer come before one way back for all of them."""
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        return quantizer(x) ** 2
+
+    calls, outputs = [x.clone().requires_grad_() for x in calls], []
+    for x in calls:
+        outputs.append(inside(x) if reentrant is None else checkpoint(inside, x, use_reentrant=reentrant))
+    sum((y * activations(seed=9)).sum() for y in outputs).backward()
+    return [*(x.grad for x in calls), quantizer.scale.grad]
 
 
-def test_processes_that_train_together_start_from_the_same_step(tmp_path):
-    torch.multiprocessing.spawn(calibrate, (tmp_path,), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt")["scale"].item() for rank in range(2)]
-    steps = [ttq.LSQ(4).fit(activations(seed=rank)).step.item() for rank in range(2)]
-    assert found[0] == found[1] == pytest.approx(sum(steps) / 2)
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_calibrates_on_no_batch_twice(reentrant):
+    plain, recomputed = (ttq.StaticActivation(3, batches=3).build() for _ in range(2))
+    for seed in range(5):
+        x = activations(seed=seed) * (seed + 1)
+        plain.scale.grad = recomputed.scale.grad = None
+        for found, expected in zip(twice(recomputed, reentrant, x), twice(plain, None, x)):
+            torch.testing.assert_close(found, expected)
+        assert torch.equal(recomputed.step, plain.step) and recomputed.observed == plain.observed == min(seed + 1, 3)
+
+
+def test_one_layer_may_be_called_many_times_before_the_way_back():
+    """As in a model whose layers share their weights: each call has the gradient of the step that it was made with."""
+    quantizer, batches = ttq.StaticActivation(3, batches=2).build(), [activations(seed=s) * (s + 1) for s in range(3)]
+    found = twice(quantizer, None, *batches)
+    first = ttq.LSQ(3).fit(batches[0]).step
+    steps = [first, quantizer.step, quantizer.step]
+    for x, gradient, step in zip(batches, found, steps):
+        twin, x = ttq.LSQ(3, grad_scale=False).with_step(step), x.clone().requires_grad_()
+        ((twin(x) ** 2) * activations(seed=9)).sum().backward()
+        torch.testing.assert_close(gradient, x.grad)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_cannot_be_recomputed_as_it_was_is_refused(reentrant):
+    batches = [activations(seed=seed) * (seed + 1) for seed in range(2)]
+    quantizer = ttq.StaticActivation(3, batches=2).build()
+    with refused(RuntimeError, "2 calls", "torch.no_grad()", "2 batches", "model.train()"):
+        twice(quantizer, reentrant, *batches)
+    with torch.no_grad():  # as the message says
+        quantizer = ttq.StaticActivation(3, batches=2).build()
+        for x in batches:
+            quantizer(x)
+    quantizer.train()
+    plain = copy.deepcopy(quantizer)
+    for found, expected in zip(twice(quantizer, reentrant, *batches), twice(plain, None, *batches)):
+        torch.testing.assert_close(found, expected)
 
 
 # --------------------------------------------------------------------------------------------------- on a layer
@@ -180,6 +217,30 @@ def test_eight_bits_change_an_output_little_and_two_bits_much(layer):
         ttq.quantize_input_(twin, ttq.DynamicActivation(bits))
         errors.append(ttq.relative_error(layer(x), twin(x)))
     assert errors[0] < 0.02 < 0.2 < errors[1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(ttq.TTLinear(12, 6, rank=3), "x"), (nn.Linear(12, 6), "input"), (Conv1D(6, 12), "x")]
+)
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_an_input_given_by_name_is_quantized_too(layer, name, recipe):
+    layer, x = copy.deepcopy(layer), activations()
+    plain = layer(x)
+    ttq.quantize_input_(layer, recipe)
+    expected = layer(x)
+    assert torch.equal(layer(**{name: x}), expected) and not torch.equal(expected, plain)
+    for wrong in ({}, {"no": x}):
+        with refused(TypeError, type(layer).__name__, "first input", repr(name), str(sorted(wrong))):
+            layer(**wrong)
+
+
+def test_where_nothing_trains_no_step_does():
+    for frozen in ((), ("bias",), ("weight", "bias")):
+        linear = nn.Linear(12, 6)
+        for name in frozen:
+            getattr(linear, name).requires_grad_(False)
+        assert ttq.quantize_input_(linear, RECIPES[2]).scale.requires_grad is (len(frozen) < 2)
+    assert ttq.quantize_input_(nn.ReLU(), RECIPES[2]).scale.requires_grad
 
 
 def test_an_input_is_not_quantized_twice():

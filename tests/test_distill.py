@@ -1,6 +1,7 @@
 """DistillTrainer: each schedule trains what it says it does, exactly resumable, and the teacher is only looked at."""
 
 import copy
+import functools
 import json
 import os
 from itertools import accumulate
@@ -306,13 +307,43 @@ def test_accumulated_batches_equal_one_where_they_have_equally_many_tokens(tmp_p
         assert close is equal
 
 
+def after_one_checkpointed_step(tmp_path, reentrant: bool | None, **weights) -> dict[str, torch.Tensor]:
+    """With activations that are calibrated on that very step."""
+    teacher = bert(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    student = tensor_train(teacher, **PLAN, activations=ttq.StaticActivation(4, batches=2))
+    options = {"optim": "sgd", "max_grad_norm": 0, "learning_rate": 0.1}
+    if reentrant is not None:
+        options |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    training = trainer(tmp_path, student, teacher, ttq.AllLayers(1, warmup=0, **weights), rows(8), **options)
+    training.train()
+    return state(training.model)
+
+
+@pytest.mark.parametrize("weights", [{}, {"attention": 0}], ids=["all", "without attention"])
+def test_checkpointing_changes_no_gradient(tmp_path, weights):
+    expected = after_one_checkpointed_step(tmp_path, None, **weights)
+    assert any(name.endswith("input_quantizer.observed") and int(seen) == 1 for name, seen in expected.items())
+    for reentrant in (False, True) if weights else (False,):
+        found = after_one_checkpointed_step(tmp_path, reentrant, **weights)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_reentrant_checkpointing_is_refused_where_attention_is_matched(tmp_path):
+    with refused(ValueError, "reentrant", "attention", 'gradient_checkpointing_kwargs={"use_reentrant": False}'):
+        after_one_checkpointed_step(tmp_path, True)
+
+
 def test_bfloat16_autocast(tmp_path):
     teacher = bert().eval()
     seen = []
 
     class Watch(ttq.DistillTrainer):
         def _losses(self, student, goal):
+            scores = student.attentions[0].scores()
+            exact = student.attentions[0].query.float() @ student.attentions[0].key.float().mT * 12**-0.5
             seen.append((student.hidden_states[-1].dtype, student.attentions[0].query.dtype))
+            torch.testing.assert_close(scores[:, :, :3, :3], exact[:, :, :3, :3])  # losses are computed in float32
             return super()._losses(student, goal)
 
     training = trainer(tmp_path, tensor_train(teacher), teacher, ttq.AllLayers(20), kind=Watch, bf16=True)
@@ -340,6 +371,74 @@ def test_a_teacher_gets_only_the_inputs_that_it_knows(tmp_path):
     trainer(tmp_path, bert(), build("distilbert", num_labels=3), ttq.LogitsOnly(2), data).train()
 
 
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_teacher_gets_columns_that_its_student_does_not_take(tmp_path, remove):
+    data = [{**row, "token_type_ids": [0, 1] * 4, "note": 5} for row in rows(8)]
+    if not remove:
+        data = [{name: value for name, value in row.items() if name != "note"} for row in data]
+    teacher, student = bert().eval(), build("distilbert", num_labels=3)
+    with torch.no_grad():
+        expected = teacher(**batch_of([{k: v for k, v in row.items() if k != "note"} for row in data])).logits
+        control = teacher(**batch_of([{k: row[k] for k in ("input_ids", "attention_mask")} for row in data])).logits
+    assert not torch.allclose(expected, control, atol=1e-3)
+    seen, given, forward = [], set(), student.forward
+
+    class Watch(ttq.DistillTrainer):
+        def _losses(self, seen_, goal):
+            seen.append(goal.logits["logits"])
+            return super()._losses(seen_, goal)
+
+    @functools.wraps(forward)
+    def watched(*args, **inputs):
+        given.update(inputs)
+        return forward(*args, **inputs)
+
+    student.forward = watched
+    options = {"kind": Watch, "remove_unused_columns": remove}
+    training = trainer(tmp_path, student, teacher, ttq.LogitsOnly(1), data, **options)
+    training.train()
+    ordered = torch.stack([min(seen[0], key=lambda row: (row - goal).abs().sum()) for goal in expected])
+    torch.testing.assert_close(ordered, expected)  # the rows were shuffled
+    training.evaluate(data)
+    training.predict([{k: v for k, v in row.items() if k != "labels"} for row in data])
+    assert given >= {"input_ids", "attention_mask", "labels"} and not given & {"token_type_ids", "note"}
+
+
+def test_labels_that_are_on_or_off(tmp_path):
+    """Floats in the data mean that; a config that says nothing else until then would be taken for classes."""
+    data = [{**row, "labels": [float(row["labels"] == 0), 1.0, 0.0]} for row in rows()]
+    with refused(ValueError, "multi_label_classification", "single_label", "student and teacher"):
+        trainer(tmp_path, bert(), bert(), ttq.LogitsOnly(1), data).train()
+    models = [bert(seed, problem_type="multi_label_classification") for seed in (0, 1)]
+    training = trainer(tmp_path, *models, ttq.LogitsOnly(30), data)
+    before = losses(training)
+    training.train()
+    assert losses(training)[0] < 0.7 * before[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_decoders_with_grouped_queries_windows_and_capped_scores(tmp_path, kind):
+    teacher = build(kind)
+    student = tensor_train(teacher, rules={r"proj": ttq.TT(rank=4)}, quantize=ttq.LSQ(4))
+    data = [{**row, "labels": [token or -100 for token in row["input_ids"]]} for row in rows()]  # 0 is padding
+    training = trainer(tmp_path, student, teacher, [ttq.AllLayers(10), ttq.AttentionRelations(10, heads=2)], data)
+    before = losses(training)
+    training.train()
+    assert all(after < start for start, after in zip(before, losses(training)))
+
+
+@pytest.mark.parametrize(("window", "batch", "value"), [(3, 8, "inf"), (7, 1, "e+3")])
+def test_a_student_that_may_not_attend_where_its_teacher_does_is_an_error(tmp_path, window, batch, value):
+    """Also where only the last of eight tokens misses a key, so that the loss is large, but finite."""
+    student, teacher = build("mistral"), build("mistral")
+    student.config.sliding_window, teacher.config.sliding_window = window, 8
+    data = [{**row, "labels": row["labels"] % 2} for row in rows(8, (8, 9))]
+    with refused(
+        FloatingPointError, "L1 attention is", value, "step 1", "the teacher attends where the student may not"
+    ):
+        trainer(tmp_path, student, teacher, ttq.AllLayers(2), data, per_device_train_batch_size=batch).train()
+
+
 def test_intents_and_slots(tmp_path):
     torch.manual_seed(0)
     config = BertConfig(**SIZES, initializer_range=0.3, intents=["go", "stop"], slots=["O", "place", "time"])
@@ -349,7 +448,8 @@ def test_intents_and_slots(tmp_path):
         | {"slot_labels": [i % 3 if real else -100 for i, real in zip(row["input_ids"], row["attention_mask"])]}
         for row in rows()
     ]
-    training = trainer(tmp_path, tensor_train(teacher), teacher, ttq.LayerByLayer(15), data, logging_strategy="epoch")
+    stages = ttq.LayerByLayer([2, 2, 2, 24])
+    training = trainer(tmp_path, tensor_train(teacher), teacher, stages, data, logging_strategy="epoch")
     training.train()
     parts = [log for log in training.state.log_history if log.get("stage") == 4]
     assert {"intent_logits", "slot_logits", "task"} < parts[0].keys()

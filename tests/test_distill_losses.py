@@ -85,6 +85,37 @@ def test_logits(temperature):
     assert float(ttq.logits_kl(student, teacher, temperature, MASK)) == pytest.approx(each)
 
 
+def bernoulli(teacher: float, student: float) -> float:
+    """KL of one label that is on or off, from its two logits: a softmax over (logit, 0)."""
+    return kl([teacher, 0], [student, 0])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_labels_that_are_on_or_off(temperature):
+    student, teacher = (random_tensor((B, T, CLASSES), seed) for seed in (0, 1))
+    cold = [(x / temperature).tolist() for x in (student, teacher)]
+    each = {(b, t): mean(map(bernoulli, cold[1][b][t], cold[0][b][t])) for b, t in tokens()}
+    whole = temperature**2 * mean(each[b, 0] for b in range(B))
+    assert float(ttq.bernoulli_kl(student[:, 0], teacher[:, 0], temperature)) == pytest.approx(whole)
+    found = float(ttq.bernoulli_kl(student, teacher, temperature, MASK))
+    assert found == pytest.approx(temperature**2 * mean(each.values()))
+
+
+def test_a_softmax_does_not_see_what_labels_do():
+    """Both labels at 0.98, and both at 0.50: the same to a softmax, which only compares them."""
+    teacher, student = torch.full((2, 2), 3.9), torch.zeros(2, 2)
+    assert float(ttq.logits_kl(student, teacher)) == pytest.approx(0, abs=1e-6)
+    assert float(ttq.bernoulli_kl(student, teacher)) > 0.5
+    assert ttq.bernoulli_kl(torch.full((1, 1), -500.0), torch.full((1, 1), 500.0)) == 500  # and it stays finite
+
+
+def test_outputs_that_are_numbers():
+    student, teacher = (random_tensor((B, T, 2), seed) for seed in (0, 1))
+    squares = {(b, t): mean((student[b, t] - teacher[b, t]).square().tolist()) for b, t in tokens()}
+    found = float(ttq.logits_mse(student[:, 0], teacher[:, 0])), float(ttq.logits_mse(student, teacher, MASK))
+    assert found == pytest.approx((mean(squares[b, 0] for b in range(B)), mean(squares.values())))
+
+
 def test_logits_of_one_class_are_refused():
     with refused(ValueError, "2 classes", "(3, 1)"):
         ttq.logits_kl(torch.zeros(3, 1), torch.zeros(3, 1))
@@ -129,6 +160,10 @@ def of_logits(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return ttq.logits_kl(student, teacher, 2.0, mask)
 
 
+def of_labels(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    return ttq.bernoulli_kl(student, teacher, 2.0, mask)
+
+
 def no_mask(loss, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return loss(student, teacher, torch.ones_like(mask))
 
@@ -138,6 +173,8 @@ LOSSES = {
     "cosine": (ttq.hidden_cosine, hidden),
     "attention": (ttq.attention_kl, scores),
     "logits": (of_logits, hidden),
+    "labels": (of_labels, hidden),
+    "numbers": (ttq.logits_mse, hidden),
     "relations": (of_relations, hidden),
     "sentences": (of_sentences, hidden),
 }
@@ -228,8 +265,10 @@ def test_gradients_are_finite_and_computed_in_float32(name):
     assert not where[~mask].any()  # and padding gets none
 
 
-@pytest.mark.parametrize("name", ["mse", "cosine", "attention", "logits"])
+@pytest.mark.parametrize("name", ["mse", "cosine", "attention", "logits", "labels", "numbers"])
 def test_different_shapes_are_refused(name):
     loss, make = LOSSES[name]
     with refused(ValueError, "same shape", str(tuple(make(0).shape))):
         loss(make(0), make(1)[..., :-1], MASK)
+    with refused(ValueError, "mask must have one entry a token", "(3, 5)", "(2, 5)"):
+        loss(make(0), make(1), MASK[:2])

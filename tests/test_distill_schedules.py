@@ -6,12 +6,24 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedConfig,
+    SwinConfig,
+    SwinForImageClassification,
+)
 
 import ttqlib as ttq
 from tests.cases import refused
 from tests.test_distill_observation import INPUTS, SIZES, build
-from ttqlib.matching import MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
+from ttqlib.matching import MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss, label_order
 from ttqlib.observation import observe, recorded_attention
 from ttqlib.pairing import layer_parameters, stages_of
 
@@ -190,6 +202,94 @@ def test_weights_and_temperatures_of_the_recipes():
     assert warm[1] == {"logits": ttq.logits_kl(seen.logits["logits"], goal.logits["logits"], 3.0)}
 
 
+# ------------------------------------------------------------------------------------------- what the labels are
+
+MULTI = {"problem_type": "multi_label_classification", "num_labels": 3}
+
+
+def logits_loss(student, teacher, inputs=INPUTS, temperature=1.0) -> dict[str, float]:
+    return parts_of(student, teacher, ttq.LogitsOnly(1, temperature=temperature), inputs)
+
+
+def logits_of(*models) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [model(**INPUTS).logits for model in models]
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss"),
+    [
+        ({"num_labels": 3}, ttq.logits_kl),
+        ({"num_labels": 3, "problem_type": "single_label_classification"}, ttq.logits_kl),
+        (MULTI, ttq.bernoulli_kl),
+        ({**MULTI, "num_labels": 1}, ttq.bernoulli_kl),
+        ({"num_labels": 1}, ttq.logits_mse),
+        ({"num_labels": 3, "problem_type": "regression"}, ttq.logits_mse),
+    ],
+)
+def test_logits_are_compared_as_what_they_are(changes, loss):
+    models = bert(**changes), bert(seed=1, **changes)
+    assert logits_loss(*models) == {"logits": pytest.approx(float(loss(*logits_of(*models))))}
+    if loss is not ttq.logits_mse:
+        found = logits_loss(*models, temperature=3.0)
+        assert found == {"logits": pytest.approx(float(loss(*logits_of(*models), 3.0)))}
+    else:
+        with refused(ValueError, "temperature=3.0", "regression", "use 1"):
+            logits_loss(*models, temperature=3.0)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_models_with_other_kinds_of_labels_are_refused(problem):
+    """Also where only one of them says so: the other's labels are classes, since nothing else is said."""
+    with refused(ValueError, "kinds of labels", "config.problem_type", problem, "single_label", "set it on both"):
+        stages_of(bert(problem_type=problem), bert(), ttq.LogitsOnly(5))
+
+
+def labels(*names: str) -> PreTrainedConfig:
+    return PreTrainedConfig(id2label=dict(enumerate(names)), num_labels=len(names))
+
+
+def test_labels_belong_to_each_other_by_name():
+    assert label_order(labels("no", "yes", "?"), labels("?", "no", "YES")) == (1, 2, 0)
+    assert label_order(labels("no", "yes"), labels("no", "yes")) == (0, 1)
+    assert label_order(labels("LABEL_0", "LABEL_1"), labels("yes", "no")) == (0, 1)  # nobody gave the first names
+    assert label_order(labels("LABEL_1", "LABEL_0"), labels("LABEL_0", "LABEL_1")) == (1, 0)
+    assert label_order(labels("score"), labels("LABEL_0")) == (0,)
+    many = [f"n{number}" for number in range(12)]
+    backwards = labels(*reversed(many))
+    backwards.id2label = {str(number): name for number, name in sorted(backwards.id2label.items(), key=str)}
+    assert label_order(labels(*many), backwards) == tuple(reversed(range(12)))  # 0, 1, 10, 11, 2 … in the file
+    for ours, theirs, problem in [("ab", "ac", "b, c"), ("aab", "aba", "twice"), ("ab", "aa", "b")]:
+        with refused(ValueError, "label names", "id2label", problem):
+            label_order(labels(*ours), labels(*theirs))
+
+
+@pytest.mark.parametrize("changes", [{}, MULTI], ids=["classes", "labels"])
+def test_a_teacher_with_another_order_of_labels_teaches_the_same(changes):
+    student, teacher = bert(num_labels=3), bert(seed=1, num_labels=3)
+    for model in (student, teacher):
+        model.config.id2label = {0: "contradiction", 1: "entailment", 2: "neutral"}
+        model.config.problem_type = changes.get("problem_type")
+    expected = logits_loss(student, teacher)
+    order = [2, 0, 1]
+    with torch.no_grad():
+        for tensor in (teacher.classifier.weight, teacher.classifier.bias):
+            tensor.copy_(tensor[order].clone())
+    wrong = logits_loss(student, teacher)
+    assert wrong["logits"] != pytest.approx(expected["logits"], rel=0.01)  # the control
+    teacher.config.id2label = {new: student.config.id2label[old] for new, old in enumerate(order)}
+    assert logits_loss(student, teacher) == pytest.approx(expected)
+
+
+def test_padding_does_not_answer_a_question():
+    torch.manual_seed(0)
+    models = [BertForQuestionAnswering(BertConfig(**SIZES, initializer_range=0.3)).eval() for _ in range(2)]
+    padded = {name: torch.nn.functional.pad(tensor, (0, 3)) for name, tensor in INPUTS.items()}
+    before, after = (logits_loss(*models, inputs) for inputs in (INPUTS, padded))
+    assert before.keys() == {"start_logits", "end_logits"} and after == pytest.approx(before, rel=1e-4)
+    assert min(before.values()) > 0.01
+
+
 # --------------------------------------------------------------------------------------- which layer belongs to which
 
 
@@ -251,7 +351,7 @@ def test_what_matches_no_layers_needs_no_map():
         ({"vocab_size": 98}, ttq.TaskOnly(5), ("vocabulary", "97", "98")),
         ({"num_attention_heads": 4}, ttq.AllLayers(5), ("attention heads", "2", "4", "attention=0")),
         ({"num_labels": 3}, ttq.LogitsOnly(5), ("labels", "2", "3")),
-        ({"hidden_size": 20}, ttq.AttentionRelations(5, heads=3), ("heads=3", "teacher", "20")),
+        ({"hidden_size": 20}, ttq.AttentionRelations(5, heads=3), ("heads=3", "teacher's attention", "20")),
         ({}, ttq.AttentionRelations(5, heads=5), ("heads=5", "student", "24")),
         ({}, [], ("stages", "LayerByLayer", "[]")),
         ({}, [ttq.TaskOnly(5), 3], ("stages", "3")),
@@ -268,6 +368,42 @@ def test_attention_that_cannot_be_recorded_is_refused():
         with refused(ValueError, "attention of the teacher", "DebertaV2ForSequenceClassification"):
             stages_of(bert(), deberta, schedule)
     assert stages_of(bert(), deberta, ttq.LayerByLayer(5, attention=0))
+
+
+def test_heads_must_divide_what_grouped_queries_share():
+    llama = build("llama")
+    assert stages_of(llama, build("gemma3"), ttq.AttentionRelations(5, heads=4))
+    with refused(ValueError, "heads=8", "teacher's attention", "12"):
+        stages_of(build("gemma3"), llama, ttq.AttentionRelations(5, heads=8))
+
+
+@pytest.mark.parametrize("schedule", [ttq.LayerByLayer(5), ttq.LogitsOnly(5), ttq.TaskOnly(5)])
+def test_encoder_decoders_are_refused_at_once(schedule):
+    half = {"layers": 1, "ffn_dim": 8, "attention_heads": 2}
+    halves = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in half.items()}
+    bart = BartForSequenceClassification(BartConfig(vocab_size=97, d_model=24, **halves))
+    with refused(ValueError, "teacher", "BartForSequenceClassification", "encoder-decoder", "ttq.QATTrainer"):
+        stages_of(bert(num_labels=3), bart, schedule)
+    with refused(ValueError, "student", "encoder-decoder"):
+        stages_of(bart, bert(num_labels=3), schedule)
+
+
+def test_models_that_are_no_single_stack_of_layers_are_refused():
+    tower = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    vision = {**tower, "image_size": 8, "patch_size": 4}
+    clips = [CLIPModel(CLIPConfig(text_config={**tower, "vocab_size": 97}, vision_config=vision)) for _ in range(2)]
+    for schedule, name in [
+        (ttq.LayerByLayer(5), "num_hidden_layers"),
+        (ttq.Contrastive(5), "hidden_size"),
+        (ttq.AttentionRelations(5, heads=2), "num_attention_heads"),
+    ]:
+        with refused(ValueError, "student, a CLIPModel", "one stack", f"config.{name}", "None"):
+            stages_of(*clips, schedule)
+    size = {"image_size": 16, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
+    swins = [SwinForImageClassification(SwinConfig(**size)) for _ in range(2)]
+    with refused(ValueError, "student, a SwinForImageClassification", "config.num_attention_heads", "[1, 2]"):
+        stages_of(*swins, ttq.LayerByLayer(5))
+    assert stages_of(*swins, ttq.LogitsOnly(5))
 
 
 def test_a_student_that_shares_its_teachers_weights_is_refused():

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 import ttqlib as ttq
+from tests.test_activations import activations
 from tests.test_distill import bert, moved, rows, state, tensor_train, trainer
+from tests.test_training import after_one_step, close
 from ttqlib.observation import observe
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,15 @@ def two_processes(folder: Path) -> None:
     resumed.train(resume_from_checkpoint=str(folder / "frozen" / "checkpoint-4"))  # in the middle of the second stage
     assert moved(state(frozen.model), state(resumed.model)) == set()
 
+    quantizer = ttq.StaticActivation(4, batches=1).build()
+    quantizer(activations(seed=dist.get_rank()))
+    steps = [ttq.LSQ(4).fit(activations(seed=rank)).step.item() for rank in range(2)]
+    assert quantizer.step.item() == pytest.approx(sum(steps) / 2)  # both start from the same one
+
+    found, _ = after_one_step(folder / "labels", "tokens", 2, batch=2)
+    if dist.get_rank() == 0:
+        save_file(found, folder / "labels.safetensors")
+
     training(folder / "alone", ttq.TaskOnly(2), kind=Alone, callbacks=[watch := InStep()]).train()
     assert watch.steps == []
     with pytest.raises(RuntimeError, match="finished reduction"):
@@ -89,6 +100,8 @@ def test_two_processes_learn_what_one_does(tmp_path):
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr[-4000:]
+    expected, _ = after_one_step(tmp_path, "tokens", 1)
+    assert close(load_file(tmp_path / "labels.safetensors"), expected)  # labels count, wherever they are
     alone = training(tmp_path / "one", ttq.LayerByLayer(STEPS), gradient_accumulation_steps=2)
     start = state(alone.model)
     alone.train()

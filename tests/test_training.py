@@ -10,7 +10,17 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
 
 import ttqlib as ttq
 from tests.cases import refused
@@ -129,11 +139,10 @@ def test_a_plain_trainer_cannot_lose_latent_weights_in_silence(tmp_path, plan):
 
 
 def test_without_quantizers_a_plain_trainer_does(tmp_path):
-    trainer(tmp_path / "whole", student(rank=4), Trainer).train()
-    resumed = trainer(tmp_path / "whole", student(rank=4), Trainer)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
-    whole = trainer(tmp_path / "qat", student(rank=4))
+    whole = trainer(tmp_path, student(rank=4), Trainer)
     whole.train()
+    resumed = trainer(tmp_path, student(rank=4), Trainer)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert_same_state(resumed.model, whole.model)
 
 
@@ -146,6 +155,96 @@ def test_save_model_writes_the_finished_model(tmp_path):
     assert torch.equal(loaded(IDS).logits, finished.model(IDS).logits)
     again = trainer(tmp_path / "again", loaded, max_steps=2)  # and a loaded model trains
     again.train()
+
+
+# ----------------------------------------------------------------------------------------------------- accumulation
+
+SIZES = {"vocab_size": 97, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES |= {"intermediate_size": 48, "initializer_range": 0.3, "num_labels": 3}
+STILL = {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+
+
+class NamesItsInputs(BertForTokenClassification):
+    """A forward that takes nothing but what it names, and no `num_items_in_batch`."""
+
+    def forward(self, input_ids=None, labels=None):
+        return super().forward(input_ids=input_ids, labels=labels)
+
+
+MODELS = {  # the first two take `num_items_in_batch` and ignore it, the last heeds it
+    "sentences": (BertForSequenceClassification, BertConfig, STILL),
+    "tokens": (BertForTokenClassification, BertConfig, STILL),
+    "named": (NamesItsInputs, BertConfig, STILL),
+    "next tokens": (LlamaForCausalLM, LlamaConfig, {}),
+}
+
+
+def labelled(kind: str) -> list[dict]:
+    """Eight sentences; where tokens are labelled, from all six in the first to none in the last two."""
+    data = rows()[:8]
+    for number, row in enumerate(data):
+        if kind != "sentences":
+            labels = row["input_ids"] if kind == "next tokens" else row["input_ids"] % 3
+            row["labels"] = labels.masked_fill(torch.arange(6) >= 6 - number, -100)
+    return data
+
+
+def after_one_step(folder, name: str, parts: int, kind=ttq.QATTrainer, batch=None) -> tuple[dict, float]:
+    torch.manual_seed(0)
+    model, config, changes = MODELS[name]
+    model = model(config(**SIZES, **changes))
+    sizes = {"per_device_train_batch_size": batch or 8 // parts, "gradient_accumulation_steps": parts, "max_steps": 1}
+    quiet = {"save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": True}
+    args = TrainingArguments(str(folder), optim="sgd", learning_rate=0.1, max_grad_norm=0, **sizes, **quiet)
+    training = kind(model, args, train_dataset=labelled(name))
+    loss = training.train().training_loss
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}, loss
+
+
+def close(one: dict, other: dict) -> bool:
+    return all(torch.allclose(one[name], other[name], rtol=0, atol=1e-6) for name in one)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_accumulated_batches_equal_one_large_one(tmp_path, name):
+    whole, loss = after_one_step(tmp_path, name, 1)
+    found, mean = after_one_step(tmp_path, name, 8)
+    assert close(found, whole) and mean == pytest.approx(loss, rel=1e-5)
+    plain, _ = after_one_step(tmp_path, name, 4, Trainer)  # the control
+    assert close(plain, whole) is (name == "next tokens")
+
+
+def test_the_loss_of_an_evaluation_is_a_mean(tmp_path):
+    evaluating = trainer(tmp_path, bert().eval())
+    with torch.no_grad():
+        expected = evaluating.model(**default_data_collator(rows())).loss
+    assert evaluating.evaluate()["eval_loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_loss_function_of_ones_own_gets_the_number_of_labels(tmp_path):
+    seen = []
+
+    def mean(outputs, labels, num_items_in_batch=None):
+        seen.append(int(num_items_in_batch))
+        return nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    def kind(*others, **options):
+        return ttq.QATTrainer(*others, compute_loss_func=mean, **options)
+
+    found, _ = after_one_step(tmp_path, "sentences", 4, kind)
+    assert seen == [8] * 4 and close(found, after_one_step(tmp_path, "sentences", 1)[0])
+
+
+def test_engines_that_cannot_train_quantizers_are_refused(tmp_path):
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    args._n_gpu = 2
+    with refused(ValueError, "2 GPUs in one process", "torchrun"):
+        ttq.QATTrainer(bert(), args, train_dataset=rows())
+    for engine in ("fsdp", "deepspeed"):
+        args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+        setattr(args, engine, True)
+        with refused(ValueError, "FSDP and DeepSpeed", "torchrun"):
+            ttq.QATTrainer(bert(), args, train_dataset=rows())
 
 
 def test_scales_biases_and_norms_are_not_decayed(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.utils import find_labels
 
 from .observation import Observation, observe, recorded_attention
 from .pairing import layer_parameters, stages_of
@@ -23,6 +24,7 @@ from .training import QATTrainer
 
 STAGES = "stages.json"  # in a training checkpoint: the stages that it was trained with
 EXPLODED = 100.0  # how many times the loss that a stage began with (or 1, if that is more) a loss may be
+INFINITE = 1e30  # what a loss is below: `attention_kl` is above where the student does not attend and its teacher does
 OURS = {  # training arguments that would do nothing here: the value that they must have, and why
     "warmup_steps": (0, "a schedule has its own warmup"),
     "lr_scheduler_type": ("linear", "a schedule has its own decay"),
@@ -81,14 +83,15 @@ class DistillTrainer(QATTrainer):
     the first process has seen since the last log.
 
     The teacher only computes: in eval mode, without gradients, on the student's device. It is in no state dict,
-    checkpoint or optimizer.
+    checkpoint or optimizer. Each of the two models gets those columns of the data that its forward names. Labels that
+    both configs name belong to each other by name.
 
     Each loss is a mean over the real tokens, or the sentences, of a batch. Batches that are accumulated, or that
     several processes have, count the same; so they equal one large batch exactly where they hold equally many real
     tokens, else nearly. `Contrastive` looks for its negatives in each of them alone.
 
     Args:
-        model: the student, a Hugging Face encoder with a head, dense or made by `compress_`.
+        model: the student, a Hugging Face encoder or decoder with a head, dense or made by `compress_`.
         args: training arguments; `learning_rate` is for stages that name none.
         teacher: a model with the same vocabulary.
         stages: a schedule, or several that follow each other.
@@ -98,7 +101,8 @@ class DistillTrainer(QATTrainer):
 
     Raises:
         ValueError: student, teacher, stages or arguments do not fit each other. While it trains: a stage has nothing
-            to train, or a checkpoint to go on from was written under other stages.
+            to train, the labels are of another kind than the configs say, attention is recorded under reentrant
+            checkpointing, or a checkpoint to go on from was written under other stages.
         FloatingPointError: a loss or gradient is not finite, or a loss explodes. The message names the stage, the part
             of its loss, and the last good checkpoint.
     """
@@ -124,6 +128,9 @@ class DistillTrainer(QATTrainer):
         options["callbacks"] = [self._switch, *(options.get("callbacks") or ())]
         super().__init__(model, args, **options)
         self.model_accepts_loss_kwargs = False  # each loss is a mean, and the Trainer takes the mean of those
+        self._teachers = _columns(teacher).difference(self.label_names)
+        own = _columns(model)  # none, where it takes whatever it is given
+        self._teachers_own = self._teachers - own if own else set()
         self._began: tuple[int, float] | None = None  # the number of a stage and the loss that it began with
         self._parts: dict[str, list[Tensor]] = defaultdict(list)  # what the next log is to show
 
@@ -159,15 +166,16 @@ class DistillTrainer(QATTrainer):
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         if return_outputs or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        features = {name: value for name, value in inputs.items() if name not in self.label_names}
-        known = signature(self.teacher.forward).parameters
+        for match in self.stage.matches:
+            match.check_batch(self.model.config, inputs)
         with torch.no_grad(), self.accelerator.autocast():
-            goal = observe(self.teacher, {name: value for name, value in features.items() if name in known})
-        if not any(match.needs_labels for match in self.stage.matches):
-            inputs = features
+            goal = observe(self.teacher, {name: value for name, value in inputs.items() if name in self._teachers})
+        needs_labels = any(match.needs_labels for match in self.stage.matches)
+        left_out = self._teachers_own.union(() if needs_labels else self.label_names)
+        inputs = {name: value for name, value in inputs.items() if name not in left_out}
 
         def losses(forward: Callable, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            parts = self._losses(observe(forward, inputs), goal)
+            parts = self._losses(observe(forward, inputs), goal)  # accelerate's autocast ends with `forward`
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
         with _inside_forward(self.accelerator.unwrap_model(model), losses):
@@ -176,6 +184,14 @@ class DistillTrainer(QATTrainer):
         for name, part in parts.items():
             self._parts[name].append(part)
         return loss
+
+    def prediction_step(self, model: nn.Module, inputs: dict, *others, **options):
+        inputs = {name: value for name, value in inputs.items() if name not in self._teachers_own}
+        return super().prediction_step(model, inputs, *others, **options)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # what the student takes; the data must keep the teacher's, too
+        self._signature_columns += sorted(self._teachers_own.difference(self._signature_columns))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -197,9 +213,11 @@ class DistillTrainer(QATTrainer):
         value = loss.item()
         if self._began is None or self._began[0] != self._switch.number:
             self._began = self._switch.number, value
-        if not isfinite(value):
-            name, part = next((name, part) for name, part in parts.items() if not part.isfinite())
-            raise FloatingPointError(self._diverged(f"{name} is {part:.4g}"))
+        if not value < INFINITE:  # or NaN
+            name, part = next((name, part) for name, part in parts.items() if not part < INFINITE)
+            forbidden = name.endswith("attention") and not part.isnan()
+            why = ", the teacher attends where the student may not" if forbidden else ""
+            raise FloatingPointError(self._diverged(f"{name} is {part:.4g}{why}"))
         if value > EXPLODED * max(self._began[1], 1):
             name, part = max(parts.items(), key=lambda item: item[1])
             raise FloatingPointError(self._diverged(f"{name} is {part:.4g}, the stage began at {self._began[1]:.4g}"))
@@ -258,5 +276,10 @@ def _check_arguments(args: TrainingArguments, steps: int) -> None:
     for name, (value, reason) in OURS.items():
         if getattr(args, name) != value:
             raise ValueError(f"args.{name} must stay {value!r}, got {getattr(args, name)!r}: {reason}")
-    if args.n_gpu > 1:
-        raise ValueError(f"{args.n_gpu} GPUs in one process: start one process for each with torchrun")
+
+
+def _columns(model: PreTrainedModel) -> set[str]:
+    """What a model's forward takes by name, but for labels."""
+    parameters = signature(model.forward).parameters.values()
+    named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    return named.difference(find_labels(type(model)))

@@ -29,11 +29,14 @@ def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Both are scores before the softmax, (B, heads, T, T): row (b, h, q) says how much query q attends to every key.
     Keys that are padding get no attention. The logarithm of a softmax is a score too: `attention_kl(p.log(), …)`.
+    Where the teacher attends and the student's scores are the lowest there are, as outside of a window, the loss is
+    as good as infinite: above 1e30.
 
     `torch.nn.functional.kl_div` has no such mean: its default also divides by the T keys of a row, and "batchmean"
     divides by B alone, so that it grows with heads and tokens.
     """
     _same_shape(student, teacher)
+    _check_mask(mask, student[:, 0, :, 0].shape)
     student, teacher = (_log_softmax(scores, mask[:, None, None, :]) for scores in (student, teacher))
     rows = (teacher.exp() * (teacher - student)).sum(-1)  # (B, heads, T)
     return _mean(rows.mean(1), mask)
@@ -57,6 +60,27 @@ def logits_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: 
     return temperature**2 * (rows.mean() if mask is None else _mean(rows, mask))
 
 
+def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
+    """T² · KL(teacher ‖ student) of labels that are on or off, each by itself: the mean over labels and sentences.
+
+    For multi-label classification, where a label's probability is the sigmoid of its logit / T. A softmax would
+    compare labels with each other, and not see what adds the same to all logits. Shapes as in `logits_kl`; one label
+    is enough. The mean over labels is that of transformers' own loss on them, `torch.nn.BCEWithLogitsLoss`.
+    """
+    _same_shape(student, teacher)
+    student, teacher = (widen(logits) / temperature for logits in (student, teacher))
+    on, off = (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student) for sign in (1, -1))
+    rows = (teacher.sigmoid() * on + (-teacher).sigmoid() * off).mean(-1)
+    return temperature**2 * (rows.mean() if mask is None else _mean(rows, mask))
+
+
+def logits_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean squared difference of outputs that are numbers, as in regression. Shapes as in `logits_kl`."""
+    _same_shape(student, teacher)
+    rows = (widen(student) - widen(teacher)).square().mean(-1)
+    return rows.mean() if mask is None else _mean(rows, mask)
+
+
 def relation_scores(vectors: Tensor, heads: int) -> Tensor:
     """Scores of a self-attention relation, for `attention_kl`: (B, T, size) → (B, heads, T, T).
 
@@ -75,6 +99,7 @@ def relation_scores(vectors: Tensor, heads: int) -> Tensor:
 
 def sentence_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
     """The mean of a sentence's hidden states over its real tokens: (B, T, hidden) → (B, hidden)."""
+    _check_mask(mask, hidden.shape[:-1])
     real = mask[..., None]
     return widen(hidden).masked_fill(~real, 0).sum(1) / real.sum(1).clamp_min(1)
 
@@ -94,6 +119,7 @@ def info_nce(student: Tensor, teacher: Tensor, temperature: float = 0.05) -> Ten
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of `values`, (B, T), over real tokens."""
+    _check_mask(mask, values.shape)
     return values[mask].sum() / mask.sum().clamp_min(1)
 
 
@@ -102,6 +128,11 @@ def _log_softmax(scores: Tensor, real: Tensor) -> Tensor:
     scores = widen(scores)
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(~real, lowest).log_softmax(-1).clamp_min(lowest)
+
+
+def _check_mask(mask: Tensor, shape: torch.Size) -> None:
+    if mask.shape != shape:
+        raise ValueError(f"mask must have one entry a token, shape {tuple(shape)}, got {tuple(mask.shape)}")
 
 
 def _same_shape(student: Tensor, teacher: Tensor) -> None:

@@ -1,25 +1,33 @@
 """What a stage of a distillation matches, as data: recipes that turn two observations into losses.
 
-A recipe is a frozen dataclass of weights. `check` says before any training whether two models fit it; `parts` gives
-its losses by name, each times its weight. Weights of 0 leave a loss out.
+A recipe is a frozen dataclass of weights. `fitted` says before any training whether two models can be matched so;
+`parts` gives its losses by name, each times its weight. Weights of 0 leave a loss out.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import ClassVar
 
+import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .losses import (
     attention_kl,
+    bernoulli_kl,
     hidden_cosine,
     hidden_mse,
     info_nce,
     logits_kl,
+    logits_mse,
     relation_scores,
     sentence_vectors,
 )
 from .observation import Observation, records_attention
+
+# transformers' own names for what labels are
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
 
 class Match:
@@ -28,8 +36,16 @@ class Match:
     needs_attention: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise a ValueError where these two models cannot be matched so."""
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "Match":
+        """The recipe for these two models.
+
+        Raises:
+            ValueError: they cannot be matched so.
+        """
+        return self
+
+    def check_batch(self, config: PreTrainedConfig, inputs: Mapping[str, Tensor]) -> None:
+        """Raise a ValueError where a batch shows that the recipe was fitted to something else."""
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         """The losses, by name, times their weights. Their sum is trained on."""
@@ -54,14 +70,15 @@ class MatchLayer(Match):
     def needs_attention(self) -> bool:
         return self.attention > 0 and self.layer > 0
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchLayer":
         if self.mse or self.cosine:
             hint = "ttq.AttentionRelations matches models of different widths"
-            _equal("hidden sizes", student.config.hidden_size, teacher.config.hidden_size, hint)
+            _equal("hidden sizes", *sizes_of(student, teacher, "hidden_size"), hint)
         if self.needs_attention:
-            heads = (model.config.num_attention_heads for model in (student, teacher))
-            _equal("numbers of attention heads", *heads, "attention=0 leaves the maps out")
-            _check_attention(student, teacher, "attention=0 leaves the maps out")
+            hint = "attention=0 leaves the maps out"
+            _equal("numbers of attention heads", *sizes_of(student, teacher, "num_attention_heads"), hint)
+            _check_attention(student, teacher, hint)
+        return self
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         parts, mask = {}, student.mask
@@ -78,24 +95,58 @@ class MatchLayer(Match):
 
 @dataclass(frozen=True)
 class MatchLogits(Match):
-    """All outputs whose name ends in "logits": those of whole sentences, and those of tokens over real tokens."""
+    """All outputs whose name ends in "logits": those of whole sentences, and those of tokens over real tokens.
+
+    Logits of classes are compared by `logits_kl`. Where there is one logit for each label of the config, its
+    `problem_type` decides: labels that are on or off by `bernoulli_kl`, numbers by `logits_mse`, and the teacher's
+    labels are put into the student's order, by their names. Logits of places in a sentence, as in question answering,
+    are compared over real tokens.
+    """
 
     temperature: float = 1.0
     weight: float = 1.0
+    # These two follow from the models, so that no schedule holds them.
+    problem: str = field(default=SINGLE, repr=False)
+    order: tuple[int, ...] = field(default=(), repr=False)  # for each of the student's labels, the teacher's
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchLogits":
         for name in ("num_labels", "intents", "slots"):
             labels = (getattr(model.config, name, None) for model in (student, teacher))
             _equal(f"labels (config.{name})", *labels, "both must tell the same classes apart")
+        problems = [problem_type(model.config) for model in (student, teacher)]
+        _equal("kinds of labels (config.problem_type)", *problems, "set it on both")
+        if problems[0] == REGRESSION and self.temperature != 1:
+            raise ValueError(f"temperature={self.temperature} softens probabilities, and a regression has none: use 1")
+        return replace(self, problem=problems[0], order=label_order(student.config, teacher.config))
+
+    def check_batch(self, config: PreTrainedConfig, inputs: Mapping[str, Tensor]) -> None:
+        problem = problem_type(config, inputs.get("labels"))
+        if problem != self.problem:
+            raise ValueError(
+                f"the labels are those of a {problem}, the logits were to be matched as {self.problem}: "
+                f'set config.problem_type = "{problem}" on student and teacher'
+            )
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         if not student.logits or student.logits.keys() != teacher.logits.keys():
             names = " and ".join(", ".join(one.logits) or "none" for one in (student, teacher))
             raise ValueError(f"student and teacher must return the same logits, got {names}")
         return {
-            name: self.weight * logits_kl(logits, teacher.logits[name], self.temperature, _token_mask(logits, student))
+            name: self.weight * self._loss(logits, teacher.logits[name], student.mask)
             for name, logits in student.logits.items()
         }
+
+    def _loss(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+        mask = real if student.ndim == 3 else None
+        if student.shape[-1] == teacher.shape[-1] == len(self.order):
+            teacher = teacher[..., list(self.order)]
+            if self.problem == MULTI:
+                return bernoulli_kl(student, teacher, self.temperature, mask)
+            if self.problem == REGRESSION:
+                return logits_mse(student, teacher, mask)
+        elif student.shape == teacher.shape == real.shape:
+            student, teacher = (one.masked_fill(~real, torch.finfo(one.dtype).min) for one in (student, teacher))
+        return logits_kl(student, teacher, self.temperature, mask)
 
 
 @dataclass(frozen=True)
@@ -120,11 +171,13 @@ class MatchRelations(Match):
     heads: int
     weight: float = 1.0
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchRelations":
         for who, model in (("student", student), ("teacher", teacher)):
-            if model.config.hidden_size % self.heads:
-                raise ValueError(f"heads={self.heads} must divide the {who}'s hidden size {model.config.hidden_size}")
+            for width in _attention_widths(who, model):
+                if width % self.heads:
+                    raise ValueError(f"heads={self.heads} must divide the width of the {who}'s attention, {width}")
         _check_attention(student, teacher, "relations cannot be matched")
+        return self
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         last = student.attentions[-1], teacher.attentions[-1]
@@ -142,17 +195,75 @@ class MatchSentences(Match):
     temperature: float = 0.05
     weight: float = 1.0
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchSentences":
         hint = "sentence vectors need the same width"
-        _equal("hidden sizes", student.config.hidden_size, teacher.config.hidden_size, hint)
+        _equal("hidden sizes", *sizes_of(student, teacher, "hidden_size"), hint)
+        return self
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         vectors = (sentence_vectors(one.hidden_states[-1], student.mask) for one in (student, teacher))
         return {"contrast": self.weight * info_nce(*vectors, self.temperature)}
 
 
-def _token_mask(logits: Tensor, seen: Observation) -> Tensor | None:
-    return seen.mask if logits.ndim == 3 else None
+def size_of(who: str, model: PreTrainedModel, name: str) -> int:
+    """One number of a model's config.
+
+    Raises:
+        ValueError: the config has none of that name, as where a model has two towers, or one for each layer.
+    """
+    value = getattr(model.config, name, None)
+    if not isinstance(value, Integral):
+        raise ValueError(
+            f"the {who}, a {type(model).__name__}, must be one stack of equal layers with a number config.{name}, "
+            f"got {value!r}"
+        )
+    return value
+
+
+def sizes_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str) -> tuple[int, int]:
+    """`size_of` both."""
+    return size_of("student", student, name), size_of("teacher", teacher, name)
+
+
+def problem_type(config: PreTrainedConfig, labels: Tensor | None = None) -> str:
+    """What the labels are, as transformers' models decide it at their first labelled batch."""
+    if config.problem_type is not None:
+        return config.problem_type
+    if config.num_labels == 1:
+        return REGRESSION
+    return MULTI if isinstance(labels, Tensor) and labels.is_floating_point() else SINGLE
+
+
+def label_order(student: PreTrainedConfig, teacher: PreTrainedConfig) -> tuple[int, ...]:
+    """For each of the student's labels the number of the teacher's label with that name, in any case of letters.
+
+    They are put in order instead of refused: it is the name that says what a label means, and checkpoints of the same
+    task do number their labels differently. Names that nobody gave, LABEL_0 …, say nothing where the other model has
+    real ones; then numbers count. A lone label needs no name.
+
+    Raises:
+        ValueError: both have names of their own, and not the same ones, or one of them twice.
+    """
+    ours, theirs = (
+        [str(config.id2label[number]).casefold() for number in sorted(config.id2label, key=int)]
+        for config in (student, teacher)
+    )
+    unnamed = [f"label_{number}" for number in range(len(ours))]
+    if ours == theirs or len(ours) == 1:
+        return tuple(range(len(ours)))
+    if sorted(ours) == sorted(set(theirs)):
+        return tuple(map(theirs.index, ours))
+    if unnamed in (ours, theirs):
+        return tuple(range(len(ours)))
+    names = ", ".join(sorted(set(ours) ^ set(theirs))) or "one name stands there twice"
+    raise ValueError(f"student and teacher must have the same label names in config.id2label, theirs differ: {names}")
+
+
+def _attention_widths(who: str, model: PreTrainedModel) -> set[int]:
+    """Heads · size of a head of the queries, and of keys and values, which may have fewer heads."""
+    heads = size_of(who, model, "num_attention_heads")
+    size = getattr(model.config, "head_dim", None) or size_of(who, model, "hidden_size") // heads
+    return {heads * size, (getattr(model.config, "num_key_value_heads", None) or heads) * size}
 
 
 def _equal(what: str, student, teacher, hint: str) -> None:
@@ -165,5 +276,5 @@ def _check_attention(student: PreTrainedModel, teacher: PreTrainedModel, hint: s
         if not records_attention(model):
             raise ValueError(
                 f"the attention of the {who}, a {type(model).__name__}, cannot be recorded: it does not go through "
-                f"transformers' AttentionInterface; {hint}"
+                f"transformers' AttentionInterface, or is more than a softmax of scores; {hint}"
             )

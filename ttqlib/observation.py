@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -19,29 +20,51 @@ from transformers.masking_utils import sdpa_mask
 from .fake_quantization import widen
 
 RECORDED = "ttq_recorded"  # the name, in transformers, of the attention implementation that records
+UNKNOWN = ("s_aux", "sinks", "indices", "block_indices")  # what some models pass to their attention: sinks, sparse keys
 
 
 @dataclass
 class Attention:
-    """What one layer computes its attention from: queries, keys and values, (B, heads, T, size of a head)."""
+    """What one layer computes its attention from: queries, keys and values, (B, heads, T, size of a head).
+
+    Where several queries share a key and a value (grouped queries), keys and values have fewer heads.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     scaling: float
-    causal: bool
+    causal: bool  # whether the future is hidden where there is no `mask` to say so
+    mask: Tensor | None = None  # broadcasts to (B, heads, T, T): true at the keys that a query sees, or added to scores
+    bias: Tensor | None = None  # added to the scores, as relative positions are
+    softcap: float | None = None  # scores s become softcap · tanh(s / softcap)
 
     def scores(self) -> Tensor:
-        """(B, heads, T, T), before the softmax. Padding is not masked."""
-        scores = widen(self.query) @ widen(self.key).mT * self.scaling
-        if not self.causal:
+        """(B, heads, T, T), before the softmax, in float32 at least; the lowest number where a query sees no key."""
+        scores = widen(self.query) @ self._repeated(self.key).mT * self.scaling
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if self.bias is not None:
+            scores = scores + self.bias
+        mask = self.mask
+        if mask is None and self.causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if mask is None:
             return scores
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        return scores.masked_fill(future, torch.finfo(scores.dtype).min)
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+
+    def attend(self, dropout: float) -> Tensor:
+        """The output of the attention, (B, T, heads, size of a head), from `scores`."""
+        weights = F.dropout(self.scores().softmax(-1), dropout)
+        return (weights @ self._repeated(self.value)).transpose(1, 2).contiguous()
 
     def side_by_side(self, name: str) -> Tensor:
         """The "query", "key" or "value" of all heads, (B, T, heads · size of a head)."""
         return getattr(self, name).transpose(1, 2).flatten(2)
+
+    def _repeated(self, shared: Tensor) -> Tensor:
+        """Keys or values once for each head of the queries."""
+        return widen(shared).repeat_interleave(self.query.shape[1] // shared.shape[1], dim=1)
 
 
 @dataclass
@@ -59,10 +82,11 @@ def observe(forward: Callable, inputs: Mapping[str, Tensor]) -> Observation:
     """Run a model of Hugging Face, or its `forward` alone, on `inputs` and keep what it shows.
 
     Raises:
-        ValueError: it returns no hidden states, or not one attention a layer.
+        ValueError: it returns no hidden states, or not one attention a layer; or its attention is computed without
+            gradients though they are on, as reentrant checkpointing does.
     """
     calls: list[Attention] = []
-    token = _calls.set(calls)
+    token = _calls.set((calls, torch.is_grad_enabled()))
     try:
         output = forward(**inputs, output_hidden_states=True, return_dict=True)
     finally:
@@ -80,15 +104,23 @@ def observe(forward: Callable, inputs: Mapping[str, Tensor]) -> Observation:
 
 
 def records_attention(model: PreTrainedModel) -> bool:
-    """Whether `recorded_attention` can be used: whether the model's attention is of transformers' exchangeable kind."""
-    return model._can_set_attn_implementation()
+    """Whether `recorded_attention` can be used: whether the model's attention is of transformers' exchangeable kind.
+
+    What `scaled_dot_product_attention` cannot compute is left to the model, but for the capped scores of Gemma 2.
+    """
+    softcap = getattr(model.config, "attn_logit_softcapping", None)
+    return model._can_set_attn_implementation() and (model._supports_sdpa or softcap is not None)
 
 
 @contextmanager
 def recorded_attention(*models: PreTrainedModel) -> Iterator[None]:
     """Inside, `observe` also sees the attention of these models, whatever implementation they were made with.
 
-    It is computed by PyTorch's `scaled_dot_product_attention`; afterwards they have their own implementation back.
+    It is computed by PyTorch's `scaled_dot_product_attention`, or, where scores are capped, from the recorded ones;
+    afterwards the models have their own implementation back.
+
+    Raises:
+        ValueError: in a model's forward, if its attention depends on more than what `Attention` holds.
     """
     before = [model.config._attn_implementation for model in models]
     for model in models:
@@ -100,21 +132,48 @@ def recorded_attention(*models: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(implementation)
 
 
-# What the attentions of the present call of `observe` are added to.
-_calls: ContextVar[list[Attention] | None] = ContextVar("calls", default=None)
+# What the attentions of the present call of `observe` are added to, and whether it was made with gradients on. When
+# checkpointing computes a layer once more, on the way back, that call is over: nothing is recorded twice.
+_calls: ContextVar[tuple[list[Attention], bool] | None] = ContextVar("calls", default=None)
 
 
 def _attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
-    calls = _calls.get()
-    if calls is not None:
-        scaling = options.get("scaling") or query.shape[-1] ** -0.5
-        calls.append(Attention(query, key, value, scaling, getattr(module, "is_causal", False)))
-    if query.device.type != "cpu":
+    if other := [name for name in UNKNOWN if options.get(name) is not None]:
+        raise ValueError(f"the attention of a {type(module).__name__} cannot be recorded: it depends on {other[0]}")
+    scaling, causal = options.get("scaling"), options.get("is_causal")
+    attention = Attention(
+        query,
+        key,
+        value,
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        getattr(module, "is_causal", True) if causal is None else causal,  # as `sdpa_attention_forward` decides it
+        attention_mask,
+        options.get("position_bias"),
+        options.get("softcap"),
+    )
+    _record(attention)
+    device = query.device.type
+    if attention.softcap is not None:
+        with torch.autocast(device, enabled=False):
+            return attention.attend(options.get("dropout", 0.0)).to(query.dtype), None
+    if device != "cpu":
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # In bfloat16 PyTorch's way back through attention takes a CPU about ten times as long as in float32.
     with torch.autocast("cpu", enabled=False):
         output, weights = sdpa_attention_forward(module, *map(widen, (query, key, value)), attention_mask, **options)
     return output.to(query.dtype), weights
+
+
+def _record(attention: Attention) -> None:
+    if (call := _calls.get()) is None:
+        return
+    calls, gradients = call
+    if gradients and not torch.is_grad_enabled():
+        raise ValueError(
+            "reentrant checkpointing would lose the gradient of recorded attention: "
+            'use gradient_checkpointing_kwargs={"use_reentrant": False}'
+        )
+    calls.append(attention)
 
 
 AttentionInterface.register(RECORDED, _attend)

@@ -1,11 +1,13 @@
 """Whether a student and a teacher fit each other, and which of their layers belong together: known before training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from .matching import size_of, sizes_of
 from .schedules import Schedule, Stage
 
 
@@ -25,6 +27,12 @@ def stages_of(
         raise ValueError(f"stages must be a schedule such as ttq.LayerByLayer(500), or several, got {schedules!r}")
     if {id(p) for p in student.parameters()} & {id(p) for p in teacher.parameters()}:
         raise ValueError("student and teacher share parameters: make the student from copy.deepcopy(teacher)")
+    for who, model in (("student", student), ("teacher", teacher)):
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"the {who}, a {type(model).__name__}, is an encoder-decoder, which cannot be distilled; "
+                "ttq.QATTrainer trains it on the task alone"
+            )
     sizes = [getattr(model.config, "vocab_size", None) for model in (student, teacher)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"student and teacher must have one vocabulary, theirs have {sizes[0]} and {sizes[1]} ids")
@@ -32,11 +40,11 @@ def stages_of(
     layers = checked_layer_map(student, teacher, layer_map) if by_layers else {}
     stages = [stage for schedule in schedules for stage in schedule.stages(layers)]
     for stage in stages:
-        for match in stage.matches:
-            match.check(student, teacher)
         if stage.only is not None:
             layer_parameters(student, stage.only)
-    return stages
+    return [
+        replace(stage, matches=tuple(match.fitted(student, teacher) for match in stage.matches)) for stage in stages
+    ]
 
 
 def checked_layer_map(
@@ -48,7 +56,7 @@ def checked_layer_map(
         ValueError: none is given where one is needed, or it does not map embeddings to embeddings and each layer of
             the student to a later one of the teacher than the layer before.
     """
-    depth, height = (model.config.num_hidden_layers for model in (student, teacher))
+    depth, height = sizes_of(student, teacher, "num_hidden_layers")
     if depth > height:
         raise ValueError(f"{depth} layers of the student cannot be matched to {height} of the teacher, one to one")
     if layer_map is None:
@@ -81,7 +89,7 @@ def layer_parameters(model: PreTrainedModel, layer: int) -> list[nn.Parameter]:
     Raises:
         ValueError: the model does not keep its layers in one `nn.ModuleList`.
     """
-    depth = model.config.num_hidden_layers
+    depth = size_of("student", model, "num_hidden_layers")
     layers = next((part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == depth), None)
     if layers is None:
         raise ValueError(f"freeze needs layers in one nn.ModuleList of {depth}, {type(model).__name__} has none")
