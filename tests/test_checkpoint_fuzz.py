@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers.utils import logging
 
 import ttqlib as ttq
-from ttqlib import stored
+from ttqlib import reading, stored
 from ttqlib.packing import DIGEST
 
 IDS = torch.tensor([[2, 7, 6, 3], [2, 9, 3, 0]])
@@ -66,7 +66,8 @@ def quiet():
 @pytest.fixture
 def forged(monkeypatch):
     """Digests that fit to whatever the files hold, so that all other checks have to hold by themselves."""
-    monkeypatch.setattr(stored, "digest", lambda plan, tensors: "forged")
+    for module in (stored, reading):
+        monkeypatch.setattr(module, "digest", lambda plan, tensors: "forged")
 
 
 # ------------------------------------------------------------------------------------------------- how to break it

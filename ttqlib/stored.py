@@ -7,19 +7,23 @@ zero points, if it has any. What is not quantized is stored under its own name; 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 
 from .activations import StaticActivationQuantizer
+from .configs import LayerPlan, TTQConfig
 from .fake_quantization import Float16, positive, widen
+from .inventory import expert_weights, is_experts, put_
 from .layers import TTLayer
-from .packing import DIGEST, Spec, digest, pack, packed_bytes, read, read_metadata, unpack
-from .planning import LayerPlan
+from .packing import DIGEST, Spec, digest, pack, packed_bytes, unpack
+from .parametrizing import Quantizer, quantized
 from .quantizers import Ternary, WeightQuantizer
+
+VERSION = 2  # of the files; 1 read the weights of `Conv1D` and of experts along another axis
 
 
 @dataclass
@@ -30,26 +34,47 @@ class Stored:
     plain: dict[str, tuple[Tensor, torch.dtype]] = field(default_factory=dict)
 
 
-def plan_of(model: nn.Module) -> dict:
-    """The plan that `compress_` left on the model, as plain dictionaries.
+def has_plan(model: nn.Module) -> bool:
+    """Whether `compress_` was given the model or a part of it."""
+    return any(hasattr(part, "ttq_config") for part in model.modules())
+
+
+def plan_of(model: nn.Module) -> TTQConfig:
+    """The plan that `compress_` left on the model, or put together from those of the parts that were given to it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or a part was compressed alone with a rest that the whole model has not.
     """
-    config = getattr(model, "ttq_config", None)
-    if config is None:
+    parts = {name: part.ttq_config for name, part in model.named_modules() if hasattr(part, "ttq_config")}
+    if not parts:
         raise ValueError(f"this {type(model).__name__} has no plan: give the very model that ttq.compress_ was given")
-    return config.to_dict()
+    if "" in parts:
+        return parts[""]
+    for name, plan in parts.items():
+        if plan.rest != 32:
+            raise ValueError(
+                f"only {name} was compressed, with rest={plan.rest}, which says nothing of the other layers: compress "
+                f"the whole model, by rules for {name}, or save the part, ttq.save(model.{name}, folder)"
+            )
+    layers = {f"{part}.{name}": layer for part, plan in parts.items() for name, layer in plan.layers.items()}
+    unmatched = tuple(f"{part}.{name}" for part, plan in parts.items() for name in plan.unmatched)
+    return TTQConfig(layers, unmatched=unmatched)
 
 
-def packed(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+def packed(
+    model: nn.Module, kept: Mapping[str, Tensor] = MappingProxyType({}), version: int = VERSION
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What the file of a model holds: its tensors and its metadata.
+
+    `kept` are those of the tensors that are usually left out (`unsaved`) which loading would not make as they are.
 
     Raises:
         ValueError: the model has no plan, weights or scales that are not finite, a weight that is no longer tied, or
             weights of several dtypes, which transformers could not build again.
     """
-    plan, tensors = plan_of(model), {}
+    tensors = {name: tensor.detach().cpu() for name, tensor in kept.items()}
+    for name, tensor in tensors.items():
+        check_finite(name, tensor)
     _check_ties(model)
     for prefix, stored in _stored(model):
         for name, (tensor, dtype) in stored.plain.items():
@@ -60,7 +85,7 @@ def packed(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors |= _packed_module(prefix, stored)
     for name, (dtype, shape) in _guard(model, tensors).items():
         tensors[name] = torch.empty(shape, dtype=dtype)
-    return tensors, {DIGEST: digest({**plan, "sizes": _sizes(model)}, tensors), "format": "pt"}
+    return tensors, {DIGEST: digest(signed(model, plan_of(model).to_dict(), version), tensors), "format": "pt"}
 
 
 def expected(model: nn.Module) -> dict[str, Spec]:
@@ -77,31 +102,48 @@ def expected(model: nn.Module) -> dict[str, Spec]:
     return {**specs, **_guard(model, specs)}
 
 
-def check_digest(path: Path, saved: str | None) -> None:
-    """Refuse a file of tensors that does not belong to the config.json in which the digest `saved` stands.
+def unsaved(model: nn.Module) -> dict[str, Tensor]:
+    """What files leave out because a model makes it by itself, as rotary frequencies and sinusoidal positions."""
+    ignored = {*(getattr(model, "_keys_to_ignore_on_save", None) or ())} - {*_ties(model)}
+    hidden = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers(remove_duplicate=False))}
+    return {name: tensor for name, tensor in tensors.items() if name in ignored | hidden}
+
+
+def signed(model: nn.Module, plan: Mapping, version: int, padding: int | None = None) -> dict:
+    """What a digest is of besides the tensors: the plan, and sizes of tensor-train layers that cores do not tell.
+
+    Modes may multiply out to more than a size. Version 1 had no number, and signed the padding_idx of embeddings, too.
+    """
+    names = ("in_features", "out_features", "num_embeddings", "embedding_dim")
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, TTLayer)}
+    sizes = {layer: [getattr(module, name, None) for name in names] for layer, module in layers.items()}
+    if version == 1:
+        sizes = {name: [*made, None if made[2] is None else padding] for name, made in sizes.items()}
+        return {**plan, "sizes": sizes}
+    return {**plan, "sizes": sizes, "version": version}
+
+
+def plain_weights(model: nn.Module) -> set[str]:
+    """The names of the parameters that are stored as they are, in the dtype of the model."""
+    return {
+        prefix + name
+        for prefix, stored in _stored(model)
+        for name, (tensor, dtype) in stored.plain.items()
+        if isinstance(tensor, nn.Parameter) and dtype == tensor.dtype and "input_quantizer" not in prefix
+    }
+
+
+def check_values(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of the right dtypes and shapes that hold what no model has stored.
 
     Raises:
-        ValueError: it is no whole safetensors file, holds no packed model, or is of another save.
+        ValueError: NaN, infinity, a negative scale, or a code that stands for nothing.
     """
-    metadata = read_metadata(path)
-    if DIGEST not in metadata:
-        raise ValueError(f"{path} was not packed by ttq.save: a training goes on from its checkpoint by ttq.QATTrainer")
-    if metadata[DIGEST] != saved:
-        raise ValueError(f"{path} and its config.json are not of one save: their digests differ")
-
-
-def checked_tensors(model: nn.Module, path: Path, saved: str) -> dict[str, Tensor]:
-    """The tensors of a file, after all that can be wrong with them has been looked at.
-
-    `model` is the compressed model that they are for, on any device, meta included; `saved` is the digest that lies
-    with the plan in config.json, and in the file (`check_digest`).
-
-    Raises:
-        ValueError: something is wrong.
-    """
-    tensors = read(path, expected(model))
-    if digest({**plan_of(model), "sizes": _sizes(model)}, tensors) != saved:
-        raise ValueError(f"{path} or its config.json was changed after it was saved: the digest does not fit")
     for name, tensor in tensors.items():
         check_finite(name, tensor)
     for prefix, stored in _stored(model):
@@ -109,7 +151,6 @@ def checked_tensors(model: nn.Module, path: Path, saved: str) -> dict[str, Tenso
             raise ValueError(f"{prefix}scales must not be negative")
         for _ in _decoded(prefix, stored, tensors):  # which looks at the codes
             pass
-    return tensors
 
 
 @torch.no_grad()
@@ -122,6 +163,9 @@ def fill_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             latent.copy_(weight)
             for name in quantizer.held:
                 getattr(quantizer, name).copy_(scales[name])
+    for name, tensor in unsaved(model).items():
+        if name in tensors:
+            put_(model, name, tensors[name].to(tensor.device))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -137,12 +181,13 @@ def check_finite(name: str, tensor: Tensor) -> None:
 def _stored(model: nn.Module) -> Iterator[tuple[str, Stored]]:
     """What each module stores, by its name and a dot; shared tensors once, and where transformers keeps them."""
     left_out = {*_ties(model), *(getattr(model, "_keys_to_ignore_on_save", None) or ())}
-    seen = set()
+    seen: set[int] = set()
     for path, module in model.named_modules():
-        if isinstance(module, ParametrizationList | WeightQuantizer):
+        ours = isinstance(module, ParametrizationList) and isinstance(module[0], Quantizer)
+        if ours or isinstance(module, WeightQuantizer):  # other parametrizations keep tensors of their own
             continue
         prefix = f"{path}." if path else ""
-        stored = _quantized(prefix, module)
+        stored = _quantized(module, seen)
         for name, tensor in _own(module):
             if prefix + name not in left_out and id(tensor) not in seen:
                 seen.add(id(tensor))
@@ -153,16 +198,17 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Stored]]:
         yield prefix, stored
 
 
-def _quantized(prefix: str, module: nn.Module) -> Stored:
+def _quantized(module: nn.Module, seen: set[int]) -> Stored:
+    """The module's weights under quantizers, without those that are tied to one `seen` before, which this adds to."""
     stored = Stored()
-    for name, parametrization in module.parametrizations.items() if is_parametrized(module) else ():
-        quantizer, latent = parametrization[0], parametrization.original
+    for name, quantizer, latent in quantized(module):
+        if id(latent) in seen:
+            continue
+        seen.add(id(latent))
         if isinstance(quantizer, Float16):
             stored.plain[name] = (latent, torch.float16)
-        elif isinstance(quantizer, WeightQuantizer):
-            stored.quantized.append((quantizer, latent))
         else:
-            raise ValueError(f"{prefix}{name} has a parametrization that is no quantizer of ttqlib")
+            stored.quantized.append((quantizer, latent))
     return stored
 
 
@@ -234,21 +280,17 @@ def _check_dtype(model: nn.Module, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} is {tensor.dtype}, other weights {model.dtype}: bring the model to one dtype first")
 
 
-def _sizes(model: nn.Module) -> dict[str, list]:
-    """The sizes of tensor-train layers, which their cores do not tell: modes may multiply out to more."""
-    names = ("in_features", "out_features", "num_embeddings", "embedding_dim", "padding_idx")
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, TTLayer)}
-    return {layer: [getattr(module, name, None) for name in names] for layer, module in layers.items()}
-
-
 def _guard(model: nn.Module, names: Mapping) -> dict[str, Spec]:
     """An empty tensor in the place of a dense weight that the file has not.
 
     Whoever loads the file without the plan meets a wrong shape there, at which transformers stops; weights that are
     merely missing it would make up.
     """
-    for layer, _ in model.named_modules():  # in the model's order: that of the plan is lost in JSON
-        name, choice = f"{layer}.weight", model.ttq_config.layers.get(layer, LayerPlan())
-        if (choice.format or choice.quantize) and name not in names:
-            return {name: (torch.uint8, (0,))}
+    layers = plan_of(model).layers
+    for layer, module in model.named_modules():  # in the model's order: that of the plan is lost in JSON
+        choice = layers.get(layer, LayerPlan())
+        if choice.format or choice.quantize:
+            own = "weight" if not is_experts(module) else next(expert_weights(module))
+            if f"{layer}.{own}" not in names:
+                return {f"{layer}.{own}": (torch.uint8, (0,))}
     return {}
