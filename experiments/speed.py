@@ -5,6 +5,7 @@
     python experiments/speed.py "bert-base 1×128" --rounds 30 --force
     python experiments/speed.py "bert-base 1×128" --no-rest   # the control: no contender may rest
     python experiments/speed.py bert --device cuda       # dense, tensor-train and fused models on a GPU
+    python experiments/speed.py compress_ --against HEAD~3 --force   # an older build of ttqlib beside this one
     python experiments/speed.py --list                   # the tasks
 
 Layers forward and backward; whole training steps on ATIS; and BERT-shaped models of random weights in every form in
@@ -13,6 +14,7 @@ process, so that their ratio holds on a machine whose clock does not, each after
 without, dense BERT paid for the threads of onnxruntime, whose turn was before. A process that many share has a heap
 that has grown for all of them; so in the tasks called "own process" each contender has one that holds nothing else, and
 those that are called "kept" have called `ttq.keep_freed_memory()` there, "compiled" `torch.compile`, which needs g++.
+In the tasks on builds an older one of ttqlib and the present one take turns, each in its process (`builds.py`).
 Medians, three repetitions with other random numbers. `floor` is what products and look-ups alone would take
 (`floor.py`).
 """
@@ -32,6 +34,7 @@ from tempfile import TemporaryDirectory
 
 import atis
 import torch
+from builds import BITS, compare
 from deployed import FORMS, ON_GPU, RANK, SHAPES, file_bytes, load_form, own_process, process_bytes, write_forms
 from floor import Rates, work
 from results import load, record
@@ -53,6 +56,7 @@ OWN = (  # the forms that are measured alone in a process, and how
     *("dense, kept, compiled", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8"),
 )
 PEER = "tensorly-torch"  # installed by the extra `bench`
+AGAINST = "5e0fcb8"  # the build that the present one is compared with
 
 
 @dataclass(frozen=True)
@@ -233,11 +237,36 @@ def counted(contender: Contender, rates: Rates) -> dict[str, float]:
     }
 
 
+def measure_builds(job: str, arguments: dict, against: str, rounds: int) -> dict[str, dict]:
+    """For the older build and the present one: milliseconds, how many times faster than the older one, and memory.
+
+    `process_bytes` is by how much a process grows. `worst_error_ratio` compares the errors that `compress_` leaves in
+    the weights: the largest ratio, over the layers, to that of the older build.
+    """
+    found = compare(job, arguments, against, rounds)
+    older, rows = found[against], {}
+    for name, figures in found.items():
+        metrics = {
+            "milliseconds": summary([1000 * seconds for seconds in figures["seconds"]]),
+            "speedup": summary([a / b for a, b in zip(older["seconds"], figures["seconds"], strict=True)]),
+            "process_bytes": summary([max(figures["process_bytes"])]),
+        }
+        if "errors" in figures:
+            ratios = [error / older["errors"][layer] for layer, error in figures["errors"].items()]
+            metrics["worst_error_ratio"] = {"mean": round(max(ratios), 6), "sd": None}
+        sizes = {key: figures[key] for key in ("stored_bytes", "dense_bytes")}
+        ratio = round(sizes["dense_bytes"] / sizes["stored_bytes"], 2)
+        rows[name] = {"rank": RANK, "bits": BITS, "seeds": [0], "metrics": metrics, **sizes, "ratio": ratio}
+    return rows
+
+
 def summary(values: list[float]) -> dict[str, float | None]:
     return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
 
 
 LAYERS, STEPS, FORWARD, ALONE = "forward + backward", "training step", "forward", "forward, own process"
+BUILDS = "two builds"
+BASE = {"shape": SHAPES["bert-base"]}
 TASKS = {  # name → what is timed, how it is built, from what, rounds
     **{f"linear {n}→{m}": (LAYERS, linear_layers, (n, m), 30) for n, m in LINEAR},
     **{f"embedding {size}×{HIDDEN}": (LAYERS, embedding_layers, size, 30) for size in VOCABULARY},
@@ -256,10 +285,13 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
         f"bert-base {batch}×{length}, own process": (ALONE, own_processes, ("bert-base", (batch, length)), 10)
         for batch, length in INPUTS[1:]
     },
+    "compress_": (BUILDS, "Compression", BASE, 3),
+    "compress_, one thread": (BUILDS, "Compression", BASE, 3),
+    "compress_ with calibration, one thread": (BUILDS, "Compression", BASE | {"batches": 4}, 1),
 }
 
 
-def methods(split: str, device: str) -> list[str]:
+def methods(split: str, device: str, against: str = AGAINST) -> list[str]:
     """The contenders that a task has: one whose row is missing makes it be measured again."""
     if split == STEPS:
         return ["dense", "tt", "tt-qat"]
@@ -268,6 +300,8 @@ def methods(split: str, device: str) -> list[str]:
     if split == ALONE:
         runs = FORMS if device == "cpu" else ON_GPU
         return [n for n in OWN if n.split(", ")[0] in runs and (which("g++") or "compiled" not in n)]
+    if split == BUILDS:
+        return [against, "present"]
     return ["dense", "tt", *([PEER] if find_spec("tltorch") else [])]
 
 
@@ -278,11 +312,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     parser.add_argument("--rounds", type=int, help="how often a contender is timed in each of the three repetitions")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, …")
+    parser.add_argument("--against", default=AGAINST, help="the commit whose build is compared with the present one")
     parser.add_argument("--no-rest", action="store_true", help="each contender pays for the threads of the one before")
     parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
     options = parser.parse_args(arguments)
     options.tasks = [
-        task for task in TASKS if any(word == task if word in TASKS else word in task for word in options.words or [""])
+        task
+        for task, (split, *_) in TASKS.items()
+        if any(word == task if word in TASKS else word in task for word in options.words or [""])
+        and (split != BUILDS or options.device == "cpu")
     ]
     if not options.tasks:
         parser.error(f"no task contains {' or '.join(map(repr, options.words))}; --list names them")
@@ -300,13 +338,17 @@ def main(arguments: list[str] | None = None) -> None:
     for task in options.tasks:
         split, build, argument, rounds = TASKS[task]
         key = {"task": task, "split": split, "settings": settings(options)}
-        if not options.force and set(methods(split, options.device)) <= recorded(key):
+        if not options.force and set(methods(split, options.device, options.against)) <= recorded(key):
             print(f"{task}: there already")
             continue
         start = time.perf_counter()
         torch.set_num_threads(1 if "one thread" in task else threads)
-        settle = 0.0 if options.no_rest else SETTLE
-        for name, figures in measure(build, argument, options.device, options.rounds or rounds, settle).items():
+        settle, rounds = 0.0 if options.no_rest else SETTLE, options.rounds or rounds
+        if split == BUILDS:
+            rows = measure_builds(build, argument, options.against, rounds)
+        else:
+            rows = measure(build, argument, options.device, rounds, settle)
+        for name, figures in rows.items():
             row = {**key, "method": name, "paper": None, "plan": None, **figures}
             if not options.no_record:
                 record("speed", row, seconds=time.perf_counter() - start)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import ttqlib as ttq
 from tests.cases import ROUNDING, assert_close, mode_lists, random_tensor, random_train, refused, seeds
+from ttqlib import tensor_train
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 shapes = mode_lists(2, 4)
@@ -142,6 +143,96 @@ def test_a_tolerance_outside_its_range_is_refused(tolerance):
             call(random_tensor((3, 3)), tolerance)
 
 
+# ------------------------------------------------------------------------------------------- truncations made fast
+
+SHAPES = [(24, 3000), (90, 400), (160, 160), (400, 60)]  # wide, square and tall, large enough for a Gram matrix
+SPECTRA = {
+    "flat": lambda k: torch.ones_like(k),
+    "falling": lambda k: 1 / (1 + k),
+    "tiny tail": lambda k: torch.where(k < 8, 1.0, 1e-5 / (1 + k)),  # of which rank 12 must keep the right part
+    "geometric": lambda k: 0.3**k,
+    "of rank 8": lambda k: (k < 8).double(),
+    "zero": torch.zeros_like,
+}
+
+
+def of_spectrum(shape, spectrum, seed=0):
+    """A float32 matrix of random singular vectors, with ones of all signs among its entries, and this spectrum."""
+    u, _, vh = torch.linalg.svd(random_tensor(shape, seed), full_matrices=False)
+    return ((u * spectrum(torch.arange(min(shape)).double())) @ vh).float()
+
+
+@pytest.mark.parametrize("scale", [1, 1e-22, 1e22])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_fast_truncation_is_as_good_as_the_svd(shape, spectrum, scale):
+    """To 1.0005 times the least error, or to what float32 can hold."""
+    matrix = scale * of_spectrum(shape, SPECTRA[spectrum])
+    for rank in (1, 8, 12, min(shape)):
+        u = tensor_train._leading_directions(matrix, rank).double()
+        assert_close(u.T @ u, torch.eye(rank, dtype=torch.float64), 1e-5)
+        left = torch.linalg.vector_norm(matrix.double() - u @ (u.T @ matrix.double()))
+        values = torch.linalg.svdvals(matrix.double())
+        assert left <= 1.0005 * values[rank:].norm() + 1e-6 * values.norm(), rank
+
+
+def gram_error(matrix):
+    exact = matrix.double() @ matrix.double().T
+    return torch.linalg.matrix_norm(tensor_train._gram(matrix) - exact) / exact.trace()
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        random_tensor((60, 40_000)).float(),
+        random_tensor((3, 500_000)).abs().float(),
+        1 + random_tensor((100, 5000)).float() / 10,
+        random_tensor((100, 5000)).float() ** 5,
+        of_spectrum((90, 400), SPECTRA["geometric"]),
+    ],
+    ids=["normal", "positive", "nearly constant", "heavy tails", "geometric"],
+)
+def test_rounding_in_a_gram_matrix_is_well_below_its_bound(matrix):
+    assert 0 < gram_error(matrix) < tensor_train.GRAM_ERROR / 5
+
+
+def test_weights_need_no_svd_of_anything_wide(monkeypatch):
+    """Where an SVD is needed, the matrix has been made square."""
+    shapes, svd = [], torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", lambda a, **options: shapes.append(tuple(a.shape)) or svd(a, **options))
+    weight = torch.randn(12, 8, 8, 8, 8, 12, generator=torch.Generator().manual_seed(0))
+    cores = ttq.tt_svd(weight, rank=30)
+    assert shapes == [(240, 12)]  # the last one, which is small
+    assert error(weight, cores) == pytest.approx(error(weight, full_svds(weight, 30)), rel=1e-4)
+    for tensor in (of_spectrum((60, 900), SPECTRA["of rank 8"]).reshape(60, 30, 30), weight.double()[..., 0, 0]):
+        shapes.clear()
+        ttq.tt_svd(tensor, rank=8)
+        assert shapes and all(columns <= rows for rows, columns in shapes), shapes
+
+
+def full_svds(tensor, rank):
+    """TT-SVD by the book, TensorLy's, with all singular vectors of each unfolding."""
+    with tensorly.backend_context("pytorch"):
+        ranks = list(ttq.clip_ranks(tensor.shape, rank))
+        return tensorly.decomposition.tensor_train(tensor, rank=ranks).factors
+
+
+@pytest.mark.parametrize("rank", [4, 30])
+def test_layers_lose_no_more_than_by_full_svds(rank):
+    for weight in (decaying((12, 8, 8, 12)).float(), torch.randn(12, 8, 8, 12), 1 + 1e-3 * torch.randn(12, 8, 8, 12)):
+        assert error(weight, ttq.tt_svd(weight, rank)) <= 1.0005 * error(weight, full_svds(weight, rank))
+
+
+def test_autocast_costs_no_digits():
+    tensor = of_spectrum((90, 400), SPECTRA["falling"]).reshape(9, 10, 20, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ttq.tt_svd(tensor, rank=8)
+        ranks = ttq.tt_ranks(tensor, 0.01)
+    for core, other in zip(inside, ttq.tt_svd(tensor, rank=8)):
+        assert torch.equal(core, other)
+    assert ranks == ttq.tt_ranks(tensor, 0.01)
+
+
 # ------------------------------------------------------------------------------------------------------- TT-matrices
 
 
@@ -196,13 +287,22 @@ def backend(request):
     tensorly.set_backend(before)
 
 
-def test_tensorly_gives_the_same_tensor(backend):
-    tensor = random_tensor((4, 5, 6))
+@pytest.mark.parametrize(
+    ("tensor", "ranks", "tolerance"),
+    [
+        (random_tensor((4, 5, 6)), (1, 3, 2, 1), 1e-10),
+        (decaying((40, 30, 50)).float(), (1, 4, 3, 1), 1e-4),  # by Gram matrices; its singular values are well apart
+    ],
+    ids=["float64", "float32"],
+)
+def test_tensorly_gives_the_same_cores(backend, tensor, ranks, tolerance):
     native = tensorly.tensor(tensor if backend == "pytorch" else tensor.numpy())
-    theirs = tensorly.tt_to_tensor(tensorly.decomposition.tensor_train(native, rank=[1, 3, 2, 1]))
-    ours = ttq.tt_to_tensor(ttq.tt_svd(tensor, rank=(1, 3, 2, 1)))
-    assert isinstance(ours, torch.Tensor)
-    assert_close(ours, torch.as_tensor(theirs))
+    theirs = tensorly.decomposition.tensor_train(native, rank=list(ranks))
+    ours = ttq.tt_svd(tensor, rank=ranks)
+    for own, core in zip(ours, theirs):
+        assert_close(own, torch.as_tensor(core), tolerance)  # signs are alike too
+    assert isinstance(ttq.tt_to_tensor(ours), torch.Tensor)
+    assert_close(ttq.tt_to_tensor(ours), torch.as_tensor(tensorly.tt_to_tensor(theirs)), tolerance)
 
 
 def backend_elsewhere():
@@ -227,10 +327,10 @@ def test_tensorlys_backend_stays_as_the_reader_set_it(backend):
 
 def test_other_threads_see_nothing_of_it(backend, monkeypatch):
     seen = []
-    decompose = tensorly.decomposition.tensor_train
-    spy = lambda *args, **kwargs: seen.append(backend_elsewhere()) or decompose(*args, **kwargs)  # noqa: E731
-    monkeypatch.setattr(tensorly.decomposition, "tensor_train", spy)
-    ttq.tt_svd(random_tensor((3, 4)), rank=2)
+    multiply = tensorly.tt_tensor.tt_to_tensor
+    spy = lambda *args, **kwargs: seen.append(backend_elsewhere()) or multiply(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(tensorly.tt_tensor, "tt_to_tensor", spy)
+    ttq.tt_to_tensor(ttq.tt_svd(random_tensor((3, 4)), rank=2))
     assert seen == [backend]
 
 
