@@ -1,6 +1,7 @@
 """Settings for the tests of this folder. Runs of the notebooks themselves load tests/kernels.py instead."""
 
 import os
+from collections import Counter
 
 from tests.kernels import one_thread_per_worker
 
@@ -43,7 +44,13 @@ def page():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How long redraws take, which browser tests have measured."""
+    """How long redraws take, which browser tests have measured, and how many steps of families of models work."""
+    steps = Counter()
     for report in terminalreporter.stats.get("passed", []):
         for name, value in report.user_properties:
-            terminalreporter.write_line(f"{name}: {value}")
+            if name == "step of a family":
+                steps[value] += 1
+            else:
+                terminalreporter.write_line(f"{name}: {value}")
+    if steps:
+        terminalreporter.write_line(f"families of models: {steps['works']} steps work, {steps['refuses']} are refused")
