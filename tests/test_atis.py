@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,68 +18,109 @@ from safetensors.torch import load_file
 import ttqlib as ttq
 
 ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--task",
-    "flights",
-    "--hidden",
-    "64",
-    "--epochs",
-    "1",
-    "--rank",
-    "4",
-    "--learning-rate",
-    "2e-3",
-    "--no-record",
-]
+SMALL = ["--task", "atis", "--hidden", "64", "--epochs", "1", "--rank", "4", "--learning-rate", "4e-3"]
+SMALL += ["--save-steps", "10", "--no-record"]
+ROWS = {"train": 1600, "validation": 200, "test": 50}  # 50 steps of 32 sentences
 
 
-def start(runs: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "experiments/atis.py", *SMALL, "--save-steps", "20", "--runs", str(runs), *more]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder for TTQ_DATA: under the name of ATIS so few of the embedded sentences that a run takes seconds."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "atis").mkdir()
+    for split, count in ROWS.items():
+        lines = (ROOT / "data" / "flights" / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "atis" / f"{split}.jsonl").write_text("".join(lines[:count]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    """The script in this process, as a function of the folder of its runs and further options.
+
+    A process of its own would take longer to import its libraries than to train. One thread, as there.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as told:
+        told.setenv("TTQ_DATA", str(data))
+
+        def main(runs: Path, *more: str) -> None:
+            told.setattr(sys, "argv", ["experiments/atis.py", *SMALL, "--runs", str(runs), *more])
+            atis.main()
+
+        yield main
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> Path:
+    """The runs of one that nothing has disturbed."""
+    runs = tmp_path_factory.mktemp("runs") / "whole"
+    run(runs)
+    return runs
+
+
+def start(runs: Path, data: Path) -> subprocess.Popen:
+    command = [sys.executable, "experiments/atis.py", *SMALL, "--runs", str(runs)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "TTQ_DATA": str(data)}, **quiet
+    )
 
 
-def finish(runs: Path) -> tuple[dict, dict]:
-    """Run to the end: the trained weights and the report."""
-    assert start(runs).wait(timeout=300) == 0
+def finished(runs: Path) -> tuple[dict, dict]:
+    """The trained weights and the report."""
     (folder,) = runs.glob("*/seed-0")
     return load_file(folder / "weights.safetensors"), json.loads((folder / "finished.json").read_text())
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
-    weights, report = finish(tmp_path / "whole")
-    process = start(tmp_path / "killed")
-    end = time.monotonic() + 200
-    while not list((tmp_path / "killed").glob("*/seed-0/checkpoint-60")) and time.monotonic() < end:
-        time.sleep(0.05)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, run, data, tmp_path):
+    process, end = start(tmp_path, data), time.monotonic() + 200
+    while not list(tmp_path.glob("*/seed-0/checkpoint-[23]0")) and time.monotonic() < end:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)  # in the middle of the only epoch
     assert process.wait() == -signal.SIGKILL
-    assert not list((tmp_path / "killed").glob("*/seed-0/weights.safetensors"))
-    resumed, resumed_report = finish(tmp_path / "killed")
+    assert not list(tmp_path.glob("*/seed-0/weights.safetensors"))
+    run(tmp_path)
+    (weights, report), (resumed, resumed_report) = finished(whole), finished(tmp_path)
     assert weights.keys() == resumed.keys()
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
     assert resumed_report["validation"] == report["validation"]
-    assert report["validation"]["intent_accuracy"] > 60  # it learned something
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    weights, report = finish(tmp_path)
-    again, same = finish(tmp_path)
+def test_a_run_learns(whole, run):
+    splits = ttq.load_task("atis")
+    tokenizer = ttq.word_tokenizer(splits["train"]["tokens"])
+    names = ttq.label_names(splits["train"], "intent"), ttq.label_names(splits["train"], "slots")
+    model, _ = atis.build(atis.parse(SMALL), len(tokenizer), *names)
+    rows = ttq.encode(splits["validation"], tokenizer, *names, atis.POSITIONS)
+    batch = ttq.IntentSlotCollator(tokenizer)(list(rows))
+    with torch.no_grad():
+        before = model.eval()(**batch).loss
+        model.load_state_dict(finished(whole)[0])
+        assert model(**batch).loss < 0.6 * before
+
+
+def test_a_finished_run_is_not_trained_again(whole, run, tmp_path):
+    runs = shutil.copytree(whole, tmp_path / "runs")
+    run(runs)
+    (weights, report), (again, same) = finished(whole), finished(runs)
     assert same == report and all(torch.equal(weights[name], again[name]) for name in weights)
 
 
-def test_a_quantized_run_starts_from_the_float_run_of_its_rank(tmp_path):
-    assert start(tmp_path).wait(timeout=300) == 0  # leaves the float run there
-    floats = load_file(next(tmp_path.glob("flights-tt4-learning*/seed-0/weights.safetensors")))
-    quantized = ["--bits", "4", "--rest", "8", "--epochs", "0", "--float-epochs", "1", "--float-learning-rate", "2e-3"]
-    assert start(tmp_path, *quantized).wait(timeout=300) == 0
-    (folder,) = tmp_path.glob("flights-tt4-4bit-*/seed-0")
+def test_a_quantized_run_starts_from_the_float_run_of_its_rank(whole, run, tmp_path):
+    floats, _ = finished(whole)
+    runs = shutil.copytree(whole, tmp_path / "runs")
+    quantized = ["--bits", "4", "--rest", "8", "--epochs", "0", "--float-epochs", "1", "--float-learning-rate", "4e-3"]
+    run(runs, *quantized)
+    (folder,) = runs.glob("atis-tt4-4bit-*/seed-0")
     weights, latent = load_file(folder / "weights.safetensors"), ".parametrizations.core0.original"
     core = "bert.encoder.layer.0.output.dense"
     assert torch.equal(weights[core + latent], floats[core + ".core0"])  # zero epochs: quantized, and not trained
     assert "slot_head.parametrizations.weight.0.scale" in weights
     assert json.loads((folder / "finished.json").read_text())["validation"]["intent_accuracy"] > 30
-    assert len(list(tmp_path.iterdir())) == 2  # the float run was found, not trained again
+    assert len(list(runs.iterdir())) == 2  # the float run was found, not trained again
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):

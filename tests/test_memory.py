@@ -7,6 +7,7 @@ import memory
 import pytest
 import results
 import torch
+from datasets import DatasetDict
 
 import ttqlib as ttq
 
@@ -49,10 +50,12 @@ def test_rows_are_recorded_once_and_a_process_grows_by_more_than_what_is_kept(tm
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(results, "_commit", lambda: "0123456789ab")
     monkeypatch.setattr(memory, "MODELS", {name: memory.MODELS[name] for name in ("dense", "tt-qat")})
+    few = DatasetDict({name: rows.select(range(400)) for name, rows in ttq.load_task("flights").items()})
+    monkeypatch.setattr(ttq, "load_task", lambda name: few)
     arguments = ["--task", "flights", "--hidden", "128"]
     with monkeypatch.context() as elsewhere:  # where there is no /proc
         elsewhere.setattr(memory, "process_growth", lambda *_: None)
-        memory.main([*arguments, "--no-record"])
+        memory.main(["--task", "flights", "--hidden", "64", "--no-record"])
     assert results.load("memory") == [] and "process" not in capsys.readouterr().out
     memory.main(arguments)
     dense, trains = results.load("memory")

@@ -7,6 +7,8 @@ import pytest
 import readme
 import results
 
+import ttqlib as ttq
+
 ROOT = Path(__file__).parents[1]
 ROW = {
     "task": "toy",
@@ -80,10 +82,23 @@ def test_committed_rows_are_complete_and_name_no_machine_path(path):
     assert rows
     for row in rows:
         assert set(row) == {*results.MEASURED, *results.ORIGIN}
-        assert row["command"].startswith("python experiments/") and row["seeds"] and row["seconds"] > 0
+        assert row["command"].startswith("python experiments/") and row["seconds"] > 0
+        assert row["seeds"] and row["seeds"] == sorted(set(row["seeds"]))
         assert all(set(value) == {"mean", "sd"} for value in row["metrics"].values())
+        assert row["ratio"] == round(row["dense_bytes"] / row["stored_bytes"], 2)
     keys = [json.dumps([row[field] for field in results.KEY]) for row in rows]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_plan_that_was_ever_recorded_can_be_read(path):
+    for row in json.loads(path.read_text())["rows"]:
+        if row["plan"] is not None:
+            config = ttq.TTQConfig.from_dict(row["plan"])
+            assert config.layers.keys() == row["plan"]["layers"].keys() and config.rest == row["plan"]["rest"]
+
+
+# --------------------------------------------------------------------------------------------- the tables of the README
 
 
 def stored(name: str) -> list[dict]:
@@ -99,43 +114,108 @@ def test_the_readme_shows_what_the_result_files_hold(changed):
     assert readme.with_table(text, readme.tables(**rows)) != text
 
 
-def test_the_speeds_that_the_suite_claims_were_measured():
-    found = {(row["task"], row["method"]): row["metrics"] for row in stored("speed") if not row["settings"]}
-    speedup = {key: metrics["speedup"]["mean"] for key, metrics in found.items()}
-    for task in ("linear 768→768", "linear 768→3072", "linear 3072→768"):
-        assert speedup[task, "tt"] >= 4 and speedup[task, "tt"] >= 6 * speedup[task, "tensorly-torch"]
-        assert found[task, "tt"]["milliseconds"]["mean"] <= 2 * found[task, "tt"]["floor"]["mean"]
-    bert = "embedding 30522×768"
-    assert speedup[bert, "tt"] >= 1.6 and speedup[bert, "tt"] >= 4 * speedup[bert, "tensorly-torch"]
-    assert speedup["atis, one thread", "tt"] >= 3.5
-    for task in ("atis", "atis, one thread"):  # what fake quantization adds to a step
-        assert speedup[task, "tt"] <= 1.2 * speedup[task, "tt-qat"]
+def lines(table: str) -> list[list[str]]:
+    """The cells of each line of a table but its head, and nothing of the note below it."""
+    found = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in found}) == 1  # else it is no table for Markdown
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in found[2:]]
 
 
-def test_the_speeds_of_whole_models_that_the_suite_claims_were_measured():
-    rows = [row for row in stored("speed") if row["split"] == "forward"]
-    speedup = {(r["task"], r["method"]): r["metrics"]["speedup"]["mean"] for r in rows if not r["settings"]}
-    one, eight = "bert-base 1×128", "bert-base 8×128"
-    assert speedup[one, "fused"] >= 5.5 and speedup[f"{one}, one thread", "fused"] >= 6.5
-    assert speedup[one, "fused-onnx"] >= 6.5
-    for library in ("int8", "onnx-int8"):
-        assert speedup[one, f"fused-{library}"] >= 1.6 * speedup[one, f"dense-{library}"]
-    assert min(speedup[eight, form] for form in ("fused", "fused-onnx", "fused-onnx-int8")) >= 7
-    unrested = {r["method"]: r["metrics"]["milliseconds"]["mean"] for r in rows if r["settings"] == {"rest": "none"}}
-    rested = {r["method"]: r["metrics"]["milliseconds"]["mean"] for r in rows if r["task"] == one and not r["settings"]}
-    assert unrested["dense"] >= 1.2 * rested["dense"]  # the control: what it pays for the threads of the one before
+def scores(intent: float, slots: float, sd: float | None = None) -> dict:
+    return {"intent_accuracy": {"mean": intent, "sd": sd}, "slot_f1": {"mean": slots, "sd": sd}}
 
 
-def test_the_speeds_of_models_alone_that_the_suite_claims_were_measured():
-    took: dict[str, dict[str, float]] = {}
-    for row in stored("speed"):
-        if row["split"] == "forward, own process":
-            took.setdefault(row["task"], {})[row["method"]] = row["metrics"]["milliseconds"]["mean"]
-    one, eight = took["bert-base 1×128, own process"], took["bert-base 8×128, own process"]
-    assert one["dense, kept, compiled"] >= 6.5 * one["fused, kept, compiled"]
-    assert eight["dense, kept"] >= 7 * eight["fused, kept"] and eight["dense, kept"] >= 8 * eight["fused-onnx"]
-    dense, fused = (1 - eight[f"{form}, kept"] / eight[form] for form in ("dense", "fused"))
-    assert fused >= 0.3 and dense <= 0.1  # what kept memory is worth: most to whom has the least to do besides
+def test_the_table_of_atis_has_the_test_rows_alone_by_size():
+    own = {"start": "dense", "rest": 8, "ranks": "heads=3", "dense_bits": "heads=5,positions=4"}
+    rows = [
+        {**ROW, "bits": 2, "settings": own, "ratio": 412.4, "seeds": [0, 1, 2], "metrics": scores(95.94, 90.06, 0.26)},
+        {**ROW, "method": "dense", "rank": None, "settings": {}, "ratio": 1.0, "metrics": scores(97, 92)},
+        {**ROW, "split": "validation", "ratio": 5.0, "metrics": scores(99, 99)},
+    ]
+    assert lines(readme.atis_table(rows)) == [
+        ["dense", "random", "", "32, 32", "1×", "97.0 %", "92.0 %", "1"],
+        ["tt", "dense", "4, heads 3", "2, heads 5, positions 4, 8", "412×", "95.9 ± 0.3 %", "90.1 ± 0.3 %", "3"],
+    ]
+
+
+def test_a_student_is_measured_against_the_teacher_of_its_own_task():
+    made = {"hold_out": "rows", "word_rank": 9, "start": "svd", "schedule": "top_down", "inputs": "rows", "steps": 50}
+    teacher = {**ROW, "split": "validation", "method": "dense", "rank": None, "settings": {"hold_out": "rows"}}
+    student = {**ROW, "split": "validation", "settings": made, "ratio": 20.0}
+    rows = [
+        {**student, "task": "sst2", "metrics": {"accuracy": {"mean": 88.0, "sd": None}}},
+        {**teacher, "task": "sst2", "ratio": 1.0, "metrics": {"accuracy": {"mean": 91.5, "sd": None}}},
+        {**teacher, "task": "rte", "ratio": 1.0, "metrics": {"accuracy": {"mean": 60.0, "sd": None}}},
+        {**student, "task": "rte", "metrics": {"accuracy": {"mean": 58.0, "sd": 1.0}}},
+        {**student, "task": "rte", "split": "held_out"},  # settings are chosen on these two
+        {**student, "task": "rte", "settings": {**made, "hold_out": "sentences"}},
+    ]
+    how = ["4, 9", "svd", "top down", "rows", "50", "20×"]
+    assert lines(readme.glue_table(rows)) == [
+        ["rte", "dense", "32", *[""] * 5, "1×", "60.0 %", "", "1"],
+        ["rte", "tt", "32", *how, "58.0 ± 1.0 %", "2.0", "1"],
+        ["sst2", "dense", "32", *[""] * 5, "1×", "91.5 %", "", "1"],
+        ["sst2", "tt", "32", *how, "88.0 %", "3.5", "1"],
+    ]
+
+
+def timed(method: str, milliseconds: float, speedup: float, mebibytes: float = 0, **more) -> dict:
+    metrics = {"milliseconds": milliseconds, "speedup": speedup, "peak_bytes": mebibytes * 2**20}
+    metrics = {name: {"mean": value, "sd": 0.04} for name, value in metrics.items()}
+    row = {**ROW, "machine": "a computer", "split": "forward", "settings": None, "method": method, "metrics": metrics}
+    return {**row, **more}
+
+
+def test_the_table_of_layers_names_the_dense_layer_of_the_same_size():
+    both = {"split": "forward + backward"}
+    rows = [
+        timed("dense", 10, 1, 64, task="linear", **both),
+        timed("dense", 30, 1, 512, task="embedding", **both),
+        timed("tt", 2, 5.02, 16, task="linear", ratio=70.6, **both),
+        timed("peer", 5, 2, 32, task="linear", **both),
+        timed("tt", 15, 2, 128, task="embedding", **both),
+        timed("tt", 1, 9, task="linear"),  # forward alone is another table's
+    ]
+    table = readme.speed_table(rows)
+    assert lines(table) == [
+        ["linear", "4", "71×", "5.0× ± 0.0", "64 → 16 MiB"],
+        ["embedding", "4", "10×", "2.0× ± 0.0", "512 → 128 MiB"],
+    ]
+    assert "on a computer." in table
+
+
+def test_the_table_of_training_steps_has_nothing_else():
+    step = {"split": "training step", "task": "atis"}
+    rows = [timed("dense", 812.6, 1, **step), timed("tt", 232.2, 3.5, **step), timed("tt", 1, 9, task="linear")]
+    assert lines(readme.training_table(rows)) == [
+        ["atis", "dense", "32", "813", ""],
+        ["atis", "tt", "32", "232", "3.5× ± 0.0"],
+    ]
+
+
+def test_the_tables_of_whole_models_have_a_line_a_machine_and_one_of_sizes():
+    gpu, control = {"device": "Some GPU"}, {"rest": "none"}
+    sizes = {"dense": 4_000_000, "fused": 1_400_000}
+    shapes = [("1×128", 200.0, None), ("1×128", 8.0, gpu), ("8×128", 900.0, None), ("1×128", 7.0, control)]
+    rows = [
+        timed(method, took / faster, faster, task=f"bert {shape}", settings=settings, stored_bytes=sizes[method])
+        for shape, took, settings in shapes
+        for method, faster in (("dense", 1), ("fused", 4.0))
+    ]
+    alone = timed("dense, kept", 70, 1, task="bert 1×128", split="forward, own process", stored_bytes=sizes["dense"])
+    slow = {**alone, "method": "dense", "metrics": timed("", 90, 1)["metrics"]}
+    table = readme.inference_table([*rows, alone, slow])
+    shared, own = table.split("| forward pass")[1:]
+    head = "| forward pass" + shared
+    assert head.splitlines()[0] == "| forward pass, random weights | dense | fused |"
+    assert lines(head) == [
+        ["bert: file", "4 MB", "1 MB"],
+        ["bert 1×128, Some GPU", "8 ms", "2 ms (4.0×)"],
+        ["bert 1×128", "200 ms", "50 ms (4.0×)"],
+        ["bert 8×128", "900 ms", "225 ms (4.0×)"],
+    ]
+    assert own.splitlines()[0] == ", random weights | dense, kept | dense |"
+    assert lines("| forward pass" + own)[1] == ["bert 1×128", "70 ms (1.0×)", "90 ms"]
 
 
 def test_the_readme_says_in_words_what_the_speeds_are():
@@ -164,110 +244,3 @@ def test_the_readme_says_in_words_what_the_speeds_are():
         f"{limit:.1f} times would be all",
     ):
         assert words in text
-
-
-def test_the_table_of_the_readme_takes_rows_of_a_gpu():
-    rows = stored("speed")
-    (row,) = (r for r in rows if (r["task"], r["method"], r["settings"]) == ("bert-base 1×128", "fused", None))
-    faster = {"milliseconds": {"mean": 1.0, "sd": 0}, "speedup": {"mean": 2.0, "sd": 0}}
-    settings = {"device": "Some GPU"}
-    rows += [{**row, "method": name, "settings": settings, "metrics": faster} for name in ("dense", "fused")]
-    table = readme.inference_table(rows)
-    (line,) = (line for line in table.splitlines() if "Some GPU" in line)
-    assert line.startswith("| bert-base 1×128, Some GPU | 1 ms |") and line.count("1 ms (2.0×)") == 1
-    assert line.count("|") == table.splitlines()[0].count("|")
-
-
-def behind(dense: dict, row: dict) -> list[float]:
-    """By how many points a row is worse than the dense one, for each metric."""
-    return [dense["metrics"][name]["mean"] - row["metrics"][name]["mean"] for name in ("intent_accuracy", "slot_f1")]
-
-
-def test_the_accuracies_that_the_suite_claims_were_measured():
-    rows = [row for row in stored("atis") if row["split"] == "test"]
-
-    def tested(method: str, start: str = "random", rank: int | None = 12) -> dict:
-        found = [
-            r for r in rows if (r["method"], r["settings"].get("start", "random"), r["rank"]) == (method, start, rank)
-        ]
-        (row,) = found
-        assert len(row["seeds"]) == 3
-        return row
-
-    dense = tested("dense", rank=None)
-    assert dense["metrics"]["intent_accuracy"]["mean"] >= 96.5 and dense["metrics"]["slot_f1"]["mean"] >= 92
-    float32 = tested("tt", "dense")
-    assert float32["bits"] == 32 and float32["ratio"] >= 40 and max(behind(dense, float32)) <= 1
-    assert max(behind(dense, tested("tt"))) > 1  # the control: as many numbers, trained from a random start
-    headline = tested("tt-qat", "dense", 24)
-    assert headline["ratio"] >= 200 and max(behind(dense, headline)) <= 0.5
-    smallest = tested("tt-qat")
-    assert smallest["ratio"] >= 400 and max(behind(dense, smallest)) <= 1.5
-    for trained, rounded in ((headline, tested("tt-ptq", "dense", 24)), (smallest, tested("tt-ptq"))):
-        assert rounded["plan"] == trained["plan"]  # the control: the same bits, and no training with them
-        assert min(behind(trained, rounded)) >= 10
-
-
-def test_memory_of_a_tt_embedding_does_not_follow_the_vocabulary():
-    rows = [row for row in stored("speed") if row["split"] == "forward + backward"]
-    peaks = {(row["task"], row["method"]): row["metrics"]["peak_bytes"]["mean"] for row in rows}
-    for method, grows in (("dense", True), ("tt", False)):
-        small, large = peaks["embedding 10000×768", method], peaks["embedding 300000×768", method]
-        assert (large > 20 * small) == grows and (large < 1.5 * small) != grows
-
-
-def test_what_training_keeps_in_memory_shrinks_with_the_parameters():
-    rows = {row["method"]: row["metrics"] for row in stored("memory") if row["task"] == "atis"}
-    for name in ("tt", "tt-qat"):
-        kept, process = (
-            rows["dense"][key]["mean"] / rows[name][key]["mean"] for key in ("kept_bytes", "process_bytes")
-        )
-        assert kept >= 10 and 1 < process < kept  # activations stay
-
-
-def test_the_students_that_the_suite_tells_of_were_measured():
-    rows = [row for row in stored("glue") if row["task"] == "sst2" and row["settings"]["hold_out"] == "rows"]
-    rows = [row for row in rows if row["split"] == "validation"]
-    (teacher,) = (row for row in rows if row["method"] == "dense")
-    assert teacher["metrics"]["accuracy"]["mean"] >= 90
-
-    def behind(row: dict) -> float:
-        return teacher["metrics"]["accuracy"]["mean"] - row["metrics"]["accuracy"]["mean"]
-
-    def distilled(**settings) -> dict[float, dict]:
-        """By ratio; those of the ablation are not among them."""
-        students = [row for row in rows if row["settings"].get("steps", 0) > 500]
-        return {row["ratio"]: row for row in students if settings.items() <= row["settings"].items()}
-
-    first = distilled(schedule="layer_by_layer")
-    second = distilled(inputs="sentences", steps=2000)
-    assert second and second.keys() <= first.keys(), "chapter 08 compares the two rounds point by point"
-    assert all(behind(second[ratio]) < behind(first[ratio]) - 1 for ratio in second)
-    plain = distilled(schedule="all_layers", inputs="sentences", steps=5000, start="calibrated")
-    turned, crossed = (distilled(inputs=name, start="rotated", steps=3000) for name in ("sentences", "crossed"))
-    for ratio, control in zip(sorted(turned), sorted(plain), strict=True):  # as good with as many bytes, in fewer steps
-        assert abs(ratio / control - 1) < 0.02 and abs(behind(turned[ratio]) - behind(plain[control])) < 1
-    for ratio, (bound, paper) in zip(sorted(plain), ((45, 3.6), (88, 4.5)), strict=True):  # 2306.01076, on BERT-base
-        assert ratio >= bound and behind(plain[ratio]) < paper
-    forms = [{(row["rank"], row["bits"]): row for row in found.values()} for found in (turned, crossed)]
-    assert len(forms[0].keys() & forms[1].keys()) == 2
-    for form in forms[0].keys() & forms[1].keys():  # sentences that nobody wrote bring students closer
-        far, near = (found[form]["metrics"]["divergence"]["mean"] for found in forms)
-        assert near < 0.8 * far
-    for bound, points in ((20, 1.0), (45, 2.0), (88, 4.0)):
-        assert any(ratio >= bound and behind(row) <= points for ratio, row in crossed.items())
-    assert len(crossed[46.1]["seeds"]) == 3
-    ablation = [row for row in rows if row["settings"].get("steps") == 500]
-    assert {(row["rank"], row["bits"]) for row in ablation} == {(34, 4)}
-    schedules = {row["settings"]["schedule"] for row in ablation if row["settings"]["start"] == "calibrated"}
-    assert len(schedules) >= 7 and "task" in schedules  # the control without a teacher
-    starts = {row["settings"]["start"]: behind(row) for row in ablation if row["settings"]["schedule"] == "all_layers"}
-    assert starts["random"] > starts["svd"] > starts["calibrated"]
-
-
-def test_schedules_were_compared_on_a_second_task():
-    rows = [row for row in stored("glue") if row["task"] == "rte" and row["split"] == "validation"]
-    students = [row for row in rows if row["method"] != "dense"]
-    assert len(students) + 1 == len(rows) and {row["settings"]["steps"] for row in students} == {300}
-    assert len({row["settings"]["schedule"] for row in students}) == len(students) == 7
-    assert "task" in {row["settings"]["schedule"] for row in students}  # the control without a teacher
