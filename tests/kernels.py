@@ -25,6 +25,7 @@ def one_thread_per_worker() -> None:
 
 
 one_thread_per_worker()
+os.environ["TQDM_DISABLE"] = "1"  # bars appear where work takes long, so that outputs would depend on the machine
 
 
 def budget(notebook) -> float:

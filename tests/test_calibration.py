@@ -218,6 +218,24 @@ def test_relative_positions_are_no_tokens():
     assert set(found.values()) == {12} and any("key_proj" in name for name in found)
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["tokens first", "tokens last"])
+def test_a_layer_that_sees_tokens_goes_by_them_alone(order):
+    x, others = skewed()[:40].reshape(4, 10, IN), skewed(1)[:7]
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(IN, OUT).double()
+
+        def forward(self, x, attention_mask):
+            for rows in [x, others][::order]:
+                self.layer(rows)
+
+    (found,) = output_moments(Both(), ["layer"], [{"x": x, "attention_mask": torch.ones(4, 10)}] * 2).values()
+    assert found.count == 80
+    torch.testing.assert_close(found.inputs.mean, x.flatten(0, 1).mean(0))
+
+
 def test_a_mask_of_words_says_nothing_of_an_image():
     vision = {**SMALL, "image_size": 8, "patch_size": 4, "num_channels": 1}  # 2 × 2 patches and a class: 5 rows
     model = CLIPModel(CLIPConfig(text_config={**TEXT, **SMALL}, vision_config=vision, projection_dim=8))

@@ -392,7 +392,8 @@ def test_a_process_that_dies_at_any_step_leaves_the_old_folder_or_the_new_one(tm
 def test_a_save_that_is_killed_leaves_a_whole_folder(tmp_path):
     code = (
         "import sys, torch, ttqlib as ttq\nfrom tests.test_checkpoint import saved_linear\n"
-        "models = [saved_linear(1.0), saved_linear(2.0)]\nprint('ready', flush=True)\n"
+        "models = [saved_linear(1.0), saved_linear(2.0)]\n"
+        "ttq.save(models[0], sys.argv[1])\nprint('ready', flush=True)\n"
         "while True:\n    for model in models:\n        ttq.save(model, sys.argv[1])"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "model"], stdout=subprocess.PIPE)

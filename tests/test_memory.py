@@ -55,7 +55,7 @@ def test_rows_are_recorded_once_and_a_process_grows_by_more_than_what_is_kept(tm
     arguments = ["--task", "flights", "--hidden", "128"]
     with monkeypatch.context() as elsewhere:  # where there is no /proc
         elsewhere.setattr(memory, "process_growth", lambda *_: None)
-        memory.main(["--task", "flights", "--hidden", "64", "--no-record"])
+        memory.main([*arguments, "--no-record"])
     assert results.load("memory") == [] and "process" not in capsys.readouterr().out
     memory.main(arguments)
     dense, trains = results.load("memory")

@@ -123,7 +123,7 @@ def test_a_process_of_its_own_answers_until_it_ends(forms):
     ask()
     assert process.is_alive()
     process.kill()
-    with pytest.raises((EOFError, BrokenPipeError)):
+    with pytest.raises((EOFError, OSError)):
         ask()
 
 
@@ -146,7 +146,7 @@ def test_that_process_keeps_memory_and_compiles_where_it_is_told_to(monkeypatch,
 
 @pytest.fixture
 def in_threads(monkeypatch):
-    """What would be a process of its own is a thread of this one: it starts at once. It has a copy of its connection."""
+    """What would be a process of its own is a thread of this one, which starts at once; connections are copied."""
 
     class InThread(Thread):
         def __init__(self, target, args, daemon):
@@ -185,7 +185,8 @@ def test_every_task_can_be_asked_for_by_itself(capsys):
     for task in speed.TASKS:
         assert speed.parse([task]).tasks == [task]  # a whole name is no part of another
         assert speed.methods(speed.TASKS[task][0], "cpu")
-    assert speed.parse(["linear", "atis"]).tasks == [name for name in speed.TASKS if "linear" in name or "atis" in name]
+    words = ["linear", "embedding"]
+    assert speed.parse(words).tasks == [task for task in speed.TASKS if any(word in task for word in words)]
     assert not any("compress_" in task for task in speed.parse(["--device", "cuda"]).tasks)  # they run on the CPU
     speed.main(["--list", "bert-large 8×128"])
     assert capsys.readouterr().out == "bert-large 8×128\n"
@@ -309,7 +310,7 @@ def test_a_build_runs_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(builds, "__file__", str(stub))
     with builds.process(tmp_path, "Job", {"rank": 3}) as ask:
         assert ask("run") == [["Job", '{"rank": 3}'], "run"] and ask("end")[1] == "end"
-        with pytest.raises(RuntimeError, match="could not do Job with {'rank': 3}"):
+        with pytest.raises(RuntimeError, match="could not do Job with"):
             ask("run")
     with pytest.raises(RuntimeError, match="which is not in"), builds.process(builds.ROOT, "Job", {}):
         pass

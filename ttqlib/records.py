@@ -83,14 +83,15 @@ def read_folder(folder: Path, contents: Contents | None = None):
 
 
 def _objects(file: Path) -> Iterator[Object]:
+    name = f"{file.parent.name}/{file.name}"
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file.parent.name}/{file.name}: not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut inside of strings, at U+2028
-        where = f"{file.parent.name}/{file.name}, line {number}"
         if not line.strip():
             continue
+        where = f"{name}, line {number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

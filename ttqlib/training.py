@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from .activations import StaticActivationQuantizer
-from .checkpoint import METHOD, WEIGHTS
+from .checkpoint import METHOD, WEIGHTS, contents
 from .packing import DIGEST, digest, read, read_metadata
 from .quantizers import WeightQuantizer
+from .stored import has_plan
 
 PLAN = "plan"  # the entry of a training checkpoint's header that holds the digest of the plan
 SHARDED = "FSDP and DeepSpeed cannot train quantizers here: start one process a GPU with torchrun, without either"
@@ -93,6 +94,8 @@ class QATTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self._packing:
+            if self.args.should_save and has_plan(self.model):
+                contents(self.accelerator.unwrap_model(self.model))  # refuses before transformers makes the folder
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             save_latent(self.accelerator.unwrap_model(self.model), Path(output_dir))

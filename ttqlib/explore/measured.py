@@ -67,7 +67,8 @@ def plan_cost(model: PreTrainedModel, config: TTQConfig) -> PlanCost:
         parts["files" if row.layer == "header" else group_of(row.layer) or "rest"] += row.stored_bytes
     description = copy.deepcopy(model.config)
     description.architectures, description.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
-    description.quantization_config = PlanConfig(digest=64 * "0", version=VERSION, **config.to_dict())  # any digest is as long
+    digest = 64 * "0"  # any is as long
+    description.quantization_config = PlanConfig(digest=digest, version=VERSION, **config.to_dict())
     parts["files"] += len(description.to_json_string().encode())
     return PlanCost(parts, found.total.flops)
 
