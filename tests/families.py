@@ -29,6 +29,12 @@ TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 GROUPED = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2}  # two query heads share a key
 HEADS = {**GROUPED, "head_dim": 8}
 
+EXPORTED = (  # exports take seconds each: only these are tried by `make test`, and shown on the page
+    "BertForSequenceClassification",
+    "DistilBertForSequenceClassification",
+    "BertForMaskedLM",
+    "LlamaForSequenceClassification",
+)
 
 UNRECORDED = {"distil layers": "cannot be recorded: it does not go through transformers' AttentionInterface"}
 TWO_STACKS = dict.fromkeys(("distil layers", "distil logits"), "is an encoder-decoder, which cannot be distilled")

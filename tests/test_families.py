@@ -9,15 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import ttqlib as ttq
 import ttqlib.compress
 from tests import family_page
-from tests.families import FAMILIES, GROUPS
+from tests.families import EXPORTED, FAMILIES, GROUPS
 from tests.family_steps import STEPS, expected, fits, outcome
 
-EXPORTED = (  # in the other families an export, which takes seconds, is tried by tests/family_page.py
-    "BertForSequenceClassification",
-    "DistilBertForSequenceClassification",
-    "BertForMaskedLM",
-    "LlamaForSequenceClassification",
-)
 ALL = os.environ.get("TTQ_ALL_EXPORTS") == "1"
 CELLS = [
     pytest.param(name, step, id=f"{name}-{step}", marks=pytest.mark.xdist_group(f"family {name}"))

@@ -47,6 +47,9 @@ def compress_(
     Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
     `compress_(model, config)`. A layer that has its format already keeps its cores, and its place in the plan.
 
+    A LoRA adapter of peft cannot be merged into a quantized weight: `merge_and_unload` writes to a weight that is
+    computed anew, and the adapter is lost without a word. Merge it before `compress_`, or keep it unmerged.
+
     Raises:
         ValueError: a name that is not in the model, a layer of another type than its format is for, two plans for one
             tied weight, a weight that is quantized already, an unknown `init`, or calibration that reaches not every
