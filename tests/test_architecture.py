@@ -16,6 +16,7 @@ from tests.chapters import ROOT
 # From the ground up, as in design §3: a module imports only modules above it. `layers` became two files there.
 ORDER = [
     "allocator",
+    "progress",
     "shapes",
     "benchmark",
     "fake_quantization",

@@ -30,9 +30,9 @@ from inspect import signature
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .layers import TTLinear
+from .progress import bar
 from .tensor_train import at_least_float32
 
 NO_TOKENS = {"pixel_values", "input_features", "input_values"}  # images, spectra, sound
@@ -206,7 +206,7 @@ def output_moments(
         for name in names:
             layer = model.get_submodule(name)
             hooks.callback(layer.register_forward_hook(partial(watch, name), with_kwargs=True).remove)
-        for batch in tqdm(batches, desc="calibration", unit="batch", delay=2, leave=False):
+        for batch in bar(batches, desc="calibration", unit="batch"):
             mask = batch.get("attention_mask")
             opened[:] = [Stack(getattr(mask, "shape", None), mask)]  # of a model that names its inputs otherwise
             model(**batch)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
 
@@ -18,6 +17,7 @@ from .inventory import expert_weights, forget_ties_, layout_of, tied
 from .layers import TTLayer
 from .parametrizing import register_
 from .preflight import check_plan, complete_plan
+from .progress import bar
 from .quantizers import LSQ, WeightRecipe
 
 Recipe = WeightRecipe | type[Float16]  # what has `fit`
@@ -71,8 +71,10 @@ def compress_(
     if calibration is not None:
         adaptable = [name for name, form in formats.items() if weight_rank(modules[name], form)]
         moments = output_moments(model, adaptable, calibration)
-    bar = tqdm(formats.items(), desc="compress_", unit="layer", delay=2, leave=False)
-    made = {name: replacement(modules[name], form, init, moments.get(name)) for name, form in bar}
+    made = {
+        name: replacement(modules[name], form, init, moments.get(name))
+        for name, form in bar(formats.items(), desc="compress_", unit="layer")
+    }
     made |= other_places(modules, tied(model), made)
     quantizers = [(places, _fit(places, recipe)) for places, recipe in _recipes(modules | made, config)]
     replaced = {modules[name]: layer for name, layer in made.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .activations import DynamicActivationQuantizer, StaticActivationQuantizer
@@ -20,6 +19,7 @@ from .description import describe, example
 from .folders import replacing
 from .fusion import fuse_
 from .predictor import CONFIG, GRAPH, TOKENIZER, Predictor, write_config
+from .progress import bar
 
 ACTIVATION_QUANTIZERS = (DynamicActivationQuantizer, StaticActivationQuantizer)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -66,21 +66,21 @@ def export_onnx(
         ModuleNotFoundError: the packages of the extra `deploy` are not installed.
     """
     _check(model, tokenizer)
-    with tqdm(desc="export", total=4 + int8, leave=False, bar_format=BAR) as bar, _quiet():
-        with _step(bar, "merging cores"):
+    with bar(desc="export", total=4 + int8, delay=0, bar_format=BAR) as steps, _quiet():
+        with _step(steps, "merging cores"):
             fused = _prepared(model)
-        with _step(bar, "asking the model"):
+        with _step(steps, "asking the model"):
             config = describe(fused, tokenizer, max_length, _tolerance(fused))
         with replacing(folder, fence=(CONFIG, GRAPH)) as new:
-            with _step(bar, "tracing the graph"):
+            with _step(steps, "tracing the graph"):
                 _write_graph(fused, config, new / GRAPH)
-            with _step(bar, "comparing the graph with the model"):
+            with _step(steps, "comparing the graph with the model"):
                 if tokenizer is not None:
                     tokenizer.backend_tokenizer.save(str(new / TOKENIZER))
                 write_config(new, config)
                 _compare(fused, Predictor(new), config)
             if int8:
-                with _step(bar, "quantizing"):
+                with _step(steps, "quantizing"):
                     _quantize(new / GRAPH)
                     write_config(new, config)
 
@@ -100,10 +100,10 @@ def _check(model, tokenizer) -> None:
 
 
 @contextmanager
-def _step(bar: tqdm, name: str) -> Iterator[None]:
-    bar.set_postfix_str(name)  # at once: the first steps are the long ones
+def _step(steps, name: str) -> Iterator[None]:
+    steps.set_postfix_str(name)  # at once: the first steps are the long ones
     yield
-    bar.update()
+    steps.update()
 
 
 def _prepared(model: PreTrainedModel) -> PreTrainedModel:
