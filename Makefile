@@ -60,7 +60,7 @@ unit: $(READY)-test
 # Chapters read embedded data only, so that their outputs are the same everywhere: TTQ_DATA is taken away.
 chapters: $(READY)-test
 	$(ON_PATH) $(ONE_THREAD) env -u TTQ_DATA $(PY) -m pytest --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=120 -p tests.kernels \
+	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=400 -p tests.kernels \
 	  -n 2 --dist loadfile -p no:cacheprovider notebooks
 
 # Newest means what pip gives today to whoever installs without the lock: the newest releases in pyproject.toml's ranges.

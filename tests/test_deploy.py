@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from importlib import util
 from io import StringIO
 from pathlib import Path
@@ -56,7 +55,7 @@ from tests.chapters import ROOT
 from tests.test_compress import BERT, DISTIL, SIZES
 from tests.test_fusion import loud, numbers
 from tests.test_intent_slot_model import tiny
-from ttqlib import deploy, description
+from ttqlib import deploy, description, progress
 
 SENTENCE = "show me the flights from boston to denver on monday or list all fares"
 WORDS = SENTENCE.split()
@@ -627,11 +626,11 @@ def test_models_that_notice_padding_anyway_are_exported():
 def test_the_steps_are_shown(monkeypatch, folder, exports):
     graph, shown = (folder / "model.onnx").read_bytes(), []
 
-    class Bar(deploy.tqdm):
+    class Bar(progress.tqdm):
         def set_postfix_str(self, s="", refresh=True):
             shown.append((self.n, self.total, s))
 
-    monkeypatch.setattr(deploy, "tqdm", partial(Bar, disable=True))
+    monkeypatch.setattr(progress, "tqdm", Bar)
     monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
     monkeypatch.setattr(deploy, "_quantize", lambda path: None)
     ttq.export_onnx(exports["bert"][0], folder, typed(), int8=True)

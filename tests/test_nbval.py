@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.chapters import ROOT
-from tests.kernels import SECONDS, budget
+from tests.kernels import SECONDS, SLOWEST, budget, slowness
 
 PATTERNS = ROOT / "tests" / "nbval.cfg"
 FLAGS = ["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={PATTERNS}", "-p", "tests.kernels"]
@@ -88,6 +88,11 @@ def test_a_change_is_noticed(verdicts, change):
 def test_a_chapter_over_its_budget_fails(verdicts):
     (said,) = verdicts["slow"]
     assert "its budget is 0.01 s" in said
+
+
+def test_a_slower_machine_gets_more_time_within_reason():
+    assert 1 <= slowness() <= SLOWEST
+    assert slowness() == slowness()  # measured once
 
 
 def test_the_budget_is_the_notebooks_own_or_the_common_one():

@@ -151,7 +151,8 @@ class TTMEmbedding(TTLayer):
     def _looked_up(self, ids: Tensor) -> Tensor:
         rows = self.rows(ids)
         if self.padding_idx is not None and rows.requires_grad:
-            rows = torch.where((ids == self.padding_idx)[:, None], rows.detach(), rows)
+            padding = (ids == self.padding_idx)[:, None]
+            rows.register_hook(lambda gradient: gradient.masked_fill(padding, 0))  # costs nothing on the way there
         return rows if self.scale == 1 else rows * self.scale
 
     def rows(self, ids: Tensor) -> Tensor:
