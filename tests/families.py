@@ -43,8 +43,11 @@ XLNET = {
     "bfloat16": "but loading would make it float32",  # by transformers: what its parameters are made with sets no dtype
     "export_onnx": "answers logits, mems",
 }
+MAMBA = {**UNRECORDED, "calibration": "none has reached"}  # the weight of dt_proj is read, the layer not called
 UNEQUAL = {"distil layers": "must be one stack of equal layers with a number config.num_attention_heads"}
-TWO_TOWERS = {"distil layers": "must be one stack of equal layers with a number config.num_hidden_layers"}
+TWO_TOWERS = dict.fromkeys(
+    ("distil layers", "distil logits"), "must be one stack of equal layers with a number config.num_hidden_layers"
+)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def _causal() -> list[Family]:
         Family("FalconForCausalLM", falcon, words, UNRECORDED),
         Family("StableLmForCausalLM", GROUPED, words),
         Family("Olmo2ForCausalLM", GROUPED, words),
-        Family("MambaForCausalLM", {**SIZES, "state_size": 4}, words, UNRECORDED),
+        Family("MambaForCausalLM", {**SIZES, "state_size": 4}, words, MAMBA),
         Family(
             "Mamba2ForCausalLM",
             {**SIZES, "state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},

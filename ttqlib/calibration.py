@@ -211,7 +211,10 @@ def output_moments(
             opened[:] = [Stack(getattr(mask, "shape", None), mask)]  # of a model that names its inputs otherwise
             model(**batch)
     if silent := [name for name, moments in found.items() if not moments.count]:
-        raise ValueError(f"calibration needs batches that reach every layer; none has reached {', '.join(silent)}")
+        raise ValueError(
+            f"calibration needs batches that reach every layer; none has reached {', '.join(silent)}: give others, "
+            "or, where a model reads that weight and calls no layer, leave it out of the plan"
+        )
     return found
 
 

@@ -36,6 +36,7 @@ def stages_of(
     sizes = [getattr(model.config, "vocab_size", None) for model in (student, teacher)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"student and teacher must have one vocabulary, theirs have {sizes[0]} and {sizes[1]} ids")
+    sizes_of(student, teacher, "num_hidden_layers")  # one stack each, or there are no hidden states to observe
     by_layers = layer_map is not None or any(schedule.by_layers for schedule in schedules)
     layers = checked_layer_map(student, teacher, layer_map) if by_layers else {}
     stages = [stage for schedule in schedules for stage in schedule.stages(layers)]

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from .fake_quantization import Float16
 from .inventory import layout_of
@@ -36,6 +38,8 @@ def register_(places: Iterable[tuple[nn.Module, str]], quantizer: Quantizer, uns
         if parametrize.is_parametrized(module):
             _own_class_(module)
         parametrize.register_parametrization(module, name, quantizer, unsafe=unsafe)
+        if isinstance(module, PreTrainedModel):  # transformers looks up by the name of a class what it can show
+            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
 
 def _own_class_(module: nn.Module) -> None:
