@@ -392,12 +392,8 @@ def test_models_that_are_no_single_stack_of_layers_are_refused():
     tower = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     vision = {**tower, "image_size": 8, "patch_size": 4}
     clips = [CLIPModel(CLIPConfig(text_config={**tower, "vocab_size": 97}, vision_config=vision)) for _ in range(2)]
-    for schedule, name in [
-        (ttq.LayerByLayer(5), "num_hidden_layers"),
-        (ttq.Contrastive(5), "hidden_size"),
-        (ttq.AttentionRelations(5, heads=2), "num_attention_heads"),
-    ]:
-        with refused(ValueError, "student, a CLIPModel", "one stack", f"config.{name}", "None"):
+    for schedule in (ttq.LayerByLayer(5), ttq.Contrastive(5), ttq.AttentionRelations(5, heads=2), ttq.LogitsOnly(5)):
+        with refused(ValueError, "student, a CLIPModel", "one stack", "config.num_hidden_layers", "None"):
             stages_of(*clips, schedule)
     size = {"image_size": 16, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
     swins = [SwinForImageClassification(SwinConfig(**size)) for _ in range(2)]
