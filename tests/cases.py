@@ -62,3 +62,14 @@ class Double(nn.Module):
 class InvertibleDouble(Double):
     def right_inverse(self, core: Tensor) -> Tensor:
         return core / 2
+
+
+class Scaled(nn.Embedding):
+    """Rows times a number, as BART and Gemma have it."""
+
+    def __init__(self, rows, width, padding_idx, embed_scale=1.0):
+        super().__init__(rows, width, padding_idx)
+        self.embed_scale = embed_scale
+
+    def forward(self, ids):
+        return super().forward(ids) * self.embed_scale

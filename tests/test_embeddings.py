@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import ttqlib as ttq
-from tests.cases import ROUNDING, Double, Scale, assert_close, random_tensor, ranks, refused, seeds
+from tests.cases import ROUNDING, Double, Scale, Scaled, assert_close, random_tensor, ranks, refused, seeds
 from ttqlib import embeddings
 
 NOT_COUNTS = [0, -1, True, 1.5, "a"]
@@ -228,17 +228,6 @@ def test_a_padding_row_that_is_not_zero_is_kept():
     embedding = nn.Embedding.from_pretrained(torch.randn(20, 6), padding_idx=2)
     layer = ttq.TTMEmbedding.from_embedding(embedding, rank=120)
     torch.testing.assert_close(layer(torch.arange(20)), embedding.weight)
-
-
-class Scaled(nn.Embedding):
-    """As BART and Gemma have it."""
-
-    def __init__(self, rows, width, padding_idx, embed_scale=1.0):
-        super().__init__(rows, width, padding_idx)
-        self.embed_scale = embed_scale
-
-    def forward(self, ids):
-        return super().forward(ids) * self.embed_scale
 
 
 def test_rows_are_scaled_where_they_are_looked_up_and_the_table_is_not():

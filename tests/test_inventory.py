@@ -22,7 +22,7 @@ from transformers.models.llama4.modeling_llama4 import Llama4Router
 from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
-from tests.cases import refused
+from tests.cases import Scaled, refused
 from ttqlib.inventory import (
     PLAIN,
     Layout,
@@ -53,15 +53,6 @@ class Doubled(nn.Linear):
 class Positions(nn.Embedding):
     def forward(self, ids, past=0):
         return super().forward(torch.arange(ids.shape[-1]) + past)
-
-
-class Scaled(nn.Embedding):
-    def __init__(self, rows, width, padding_idx, embed_scale=1.0):
-        super().__init__(rows, width, padding_idx)
-        self.embed_scale = embed_scale
-
-    def forward(self, ids):
-        return super().forward(ids) * self.embed_scale
 
 
 @pytest.mark.parametrize(
