@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from tests import browser, plan_export
 from tests.chapters import CHAPTERS, ROOT, name_of
+from tests.kernels import slowness
 from tests.sample import write
 from tests.slices import explorer_slice
 
@@ -60,7 +61,7 @@ def test_an_explorer_answers(page, chapters, path, record_property):
     assert (found := browser.notebook_problems(page, chapters, path.name)) == [], "\n".join(found)
     times = redraws(page)
     record_property(f"redraws of {path.stem}", f"{len(times)}, p95 {1000 * percentile(times):.0f} ms")
-    assert len(times) >= 5 and percentile(times) < REDRAW
+    assert len(times) >= 5 and percentile(times) < REDRAW * slowness()
     if path.name.startswith("07"):
         plan_export.check(page)
     browser.stop_kernel(page)
