@@ -161,7 +161,7 @@ def plan(trial: Trial) -> None:
     head = model.get_output_embeddings()
     alone = head is not None and head.weight is not getattr(words_of(model), "weight", None)
     assert not (alone and head in [modules[name] for name in config.layers]), "an untied head is in the plan"
-    told = {id(weight) for name in (*config.layers, *config.unmatched) for weight in _matrices(modules[name])}
+    told = {id(weight) for name in (*config.layers, *config.unmatched) for weight in modules[name].parameters(False)}
     untold = [name for name, module in modules.items() if not told.issuperset(map(id, _matrices(module)))]
     assert not untold, f"neither planned nor listed: {', '.join(untold[:3])}"
     assert ttq.TTQConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,7 +1,9 @@
 """Explorers: their callbacks over the whole grid, and the widgets moved from code."""
 
+import gc
 from math import ceil, prod
 
+import ipywidgets as widgets
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -253,3 +255,21 @@ def test_the_explorer_of_steps_shows_what_the_plain_function_gives():
     sliders = [explorer.controls[name] for name in ("bits", "step")]
     assert not any(slider.continuous_update for slider in sliders)
     assert all(control.description for control in explorer.controls.values())
+
+
+def test_no_search_for_garbage_delays_a_redraw():
+    """Beside transformers one takes half a second, and a figure sets off several."""
+    searching = []
+
+    def draw(size: int):
+        searching.append(gc.isenabled())
+        if size > 1:
+            raise ValueError("too large")
+        return ttq.plots.lines({"a": {1: 1, 2: 2}}, "x", "y"), ""
+
+    explorer = ttq.explore.Explorer({"size": widgets.IntSlider(0, 0, 2)}, draw)
+    explorer.controls["size"].value = 1
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="too large"):
+        explorer.controls["size"].value = 2
+    assert searching == [False] * 3 and gc.isenabled()

@@ -1,6 +1,8 @@
 """What every widget is made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 
 import ipywidgets as widgets
@@ -39,11 +41,24 @@ class Explorer(widgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def _redraw(self, _change=None) -> None:
-        figure, text = self.draw(**self.values)
-        image = BytesIO()
-        figure.savefig(image, format="png")
+        with _garbage_waits():
+            figure, text = self.draw(**self.values)
+            image = BytesIO()
+            figure.savefig(image, format="png")
         self.picture.value, self.readout.value = image.getvalue(), text
 
     def __repr__(self) -> str:
         # what a reader sees on a page that shows no widgets, and what nbval compares
         return f"Explorer({', '.join(self.controls)}): run this cell in JupyterLab to move it"
+
+
+@contextmanager
+def _garbage_waits() -> Iterator[None]:
+    """No search for garbage inside: beside transformers one takes half a second, and a figure sets off several."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
