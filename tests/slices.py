@@ -1,6 +1,7 @@
-"""The cells of a chapter that its explorer needs, so that a browser need not wait for the others."""
+"""The cells of a chapter that its explorer or its exercises need, so that nothing has to wait for the others."""
 
 import ast
+from collections.abc import Collection
 
 from nbformat import NotebookNode
 
@@ -11,24 +12,35 @@ ONLY_TELL = {"print", "display"}  # calls that change nothing
 def explorer_slice(notebook: NotebookNode) -> NotebookNode:
     """A notebook with the code cells that make `explorer`; the last of them shows it, as in the chapter.
 
-    A cell is needed if it binds a name that a later needed cell reads, or may change what such a name stands for: by
-    setting a part of it, or in a statement that is a call with the name in it (`ttq.compress_(model, …)`). What is
-    left out wrongly fails loudly when the slice is run.
-
     Raises:
         ValueError: no cell makes `explorer`.
     """
-    cells = [(cell, Names(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
-    last = next((place for place, (_, names) in enumerate(cells) if EXPLORER in names.bound), None)
-    if last is None:
+    makers = [place for place, names in _code(notebook).items() if EXPLORER in names.bound]
+    if not makers:
         raise ValueError(f"no cell makes {EXPLORER!r}")
-    modules = set().union(*(names.imported for _, names in cells))  # calling a function of one does not change it
-    kept, needed = [], {EXPLORER}
-    for cell, names in reversed(cells[: last + 1]):
-        if needed & (names.bound | names.touched - modules):
-            kept.insert(0, cell)
-            needed = needed - names.bound | names.free | names.touched
-    return NotebookNode({**notebook, "cells": kept})
+    kept = needed_by(notebook, makers[:1], {EXPLORER})
+    return NotebookNode({**notebook, "cells": [notebook.cells[place] for place in kept]})
+
+
+def needed_by(notebook: NotebookNode, wanted: Collection[int], names: Collection[str] = ()) -> list[int]:
+    """The code cells, as places in `notebook.cells`, without which those at `wanted` cannot run; these among them.
+
+    A cell is needed if it binds a name that a later needed cell reads, or may change what such a name stands for: by
+    setting a part of it, or in a statement that is a call with the name in it (`ttq.compress_(model, …)`). What is
+    left out wrongly fails loudly when the rest is run. `names` are those that are read after the last cell.
+    """
+    cells = {place: found for place, found in _code(notebook).items() if place <= max(wanted)}
+    modules = set().union(*(found.imported for found in cells.values()))  # calling a function of one changes no module
+    kept, needed = [], set(names)
+    for place, found in reversed(cells.items()):
+        if place in wanted or needed & (found.bound | found.touched - modules):
+            kept.insert(0, place)
+            needed = needed - found.bound | found.free | found.touched
+    return kept
+
+
+def _code(notebook: NotebookNode) -> dict[int, "Names"]:
+    return {place: Names(cell.source) for place, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
 
 
 class Names(ast.NodeVisitor):

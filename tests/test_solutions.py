@@ -1,4 +1,4 @@
-"""Each chapter, its exercises replaced by the solutions that it folds away, runs from top to bottom without error."""
+"""The solutions that a chapter folds away pass the checks of its exercises, run with the cells that they need."""
 
 from pathlib import Path
 
@@ -7,21 +7,25 @@ from nbclient import NotebookClient
 
 from tests import sample
 from tests.chapters import CHAPTERS, name_of
-from tests.hygiene import cells, outputs, read
+from tests.hygiene import outputs, read
+from tests.slices import needed_by
 from tests.style import exercises
 
 
 def problems(path: Path) -> list[str]:
-    """Runs a solved copy from the notebook's own folder; one line for each cell that fails."""
+    """Runs the exercises of a solved copy in the notebook's own folder; one line for each cell that fails."""
     notebook = read(path)
-    found = []
+    found, wanted = [], set()
     for exercise in exercises(notebook):
         if len(exercise.solutions) == 1:
             notebook.cells[exercise.cell].source = exercise.solutions[0]
         else:
             found.append(f"cell {exercise.cell + 1}: no solution to run")
-    for _, cell in cells(notebook, "code"):
-        cell.outputs = []
+        wanted |= {exercise.cell, exercise.check} - {None}
+    kept = needed_by(notebook, wanted)  # the other cells are nbval's
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.source = [], cell.source if place in kept else ""
     where = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True, resources=where).execute()
     for number, _, output in outputs(notebook):

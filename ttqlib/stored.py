@@ -235,7 +235,8 @@ def _packed_module(prefix: str, stored: Stored) -> dict[str, Tensor]:
 
 def _layout(quantizer: WeightQuantizer, latent: Tensor) -> tuple[list[tuple[int, int]], Tensor, Tensor | None]:
     """How many codes of how many bits a tensor takes, and tensors of the shapes of its scale and zero point."""
-    scales, bits = quantizer.scales(latent), quantizer.recipe.bits
+    held = {name: widen(getattr(quantizer, name)) for name in quantizer.held}  # as they are: only shapes are asked for
+    scales, bits = held or quantizer.scales(latent), quantizer.recipe.bits
     zero_point = scales.get("zero_point")
     counts = [(tensor.numel(), bits) for tensor in (latent, zero_point) if tensor is not None]
     return counts, scales["scale"], zero_point
