@@ -29,25 +29,27 @@ TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 GROUPED = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2}  # two query heads share a key
 HEADS = {**GROUPED, "head_dim": 8}
 
-EXPORTED = (  # exports take seconds each: only these are tried by `make test`, and shown on the page
-    "BertForSequenceClassification",
-    "DistilBertForSequenceClassification",
-    "BertForMaskedLM",
-    "LlamaForSequenceClassification",
-)
+EXPORTED = ("BertForSequenceClassification", "BertForMaskedLM", "LlamaForSequenceClassification")  # by `make test`
 
 UNRECORDED = {"distil layers": "cannot be recorded: it does not go through transformers' AttentionInterface"}
-TWO_STACKS = dict.fromkeys(("distil layers", "distil logits"), "is an encoder-decoder, which cannot be distilled")
+OTHER_INPUTS = {"export_onnx": "exported are models that read input_ids alone"}
+TWO_STACKS = {
+    **dict.fromkeys(("distil layers", "distil logits"), "is an encoder-decoder, which cannot be distilled"),
+    **OTHER_INPUTS,
+}
 XLNET = {
     **UNRECORDED,
     "bfloat16": "but loading would make it float32",  # by transformers: what its parameters are made with sets no dtype
     "export_onnx": "answers logits, mems",
 }
-MAMBA = {**UNRECORDED, "calibration": "none has reached"}  # the weight of dt_proj is read, the layer not called
-UNEQUAL = {"distil layers": "must be one stack of equal layers with a number config.num_attention_heads"}
-TWO_TOWERS = dict.fromkeys(
-    ("distil layers", "distil logits"), "must be one stack of equal layers with a number config.num_hidden_layers"
-)
+RECURRENT = {**UNRECORDED, "export_onnx": "for texts of one length only"}
+MAMBA = {**RECURRENT, "calibration": "none has reached"}  # the weight of dt_proj is read, the layer not called
+UNEQUAL = {
+    "distil layers": "must be one stack of equal layers with a number config.num_attention_heads",
+    **OTHER_INPUTS,
+}
+ONE_STACK = "must be one stack of equal layers with a number config.num_hidden_layers"
+TWO_TOWERS = {**dict.fromkeys(("distil layers", "distil logits"), ONE_STACK), **OTHER_INPUTS}
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _causal() -> list[Family]:
             "Mamba2ForCausalLM",
             {**SIZES, "state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
             words,
-            UNRECORDED,
+            RECURRENT,
         ),
     ]
 
@@ -228,16 +230,17 @@ def _mixtures() -> list[Family]:
 def _sequence_to_sequence() -> list[Family]:
     t5 = {**SPECIAL, "vocab_size": VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
     t5 |= {"decoder_start_token_id": 0, "eos_token_id": 1}
+    short = {**t5, "num_layers": 1}
     bart = {name: SIZES[name] for name in ("vocab_size", "max_position_embeddings", *SPECIAL)}
-    bart |= {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "decoder_start_token_id": 2}
+    bart |= {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "decoder_start_token_id": 2}
     bart |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
     pad_starts = {**bart, "decoder_start_token_id": 0}
     whisper = {**pad_starts, "max_source_positions": 20, "max_target_positions": 32, "num_mel_bins": 8}
     return [
         Family("T5ForConditionalGeneration", t5, pairs, TWO_STACKS),
         Family("T5ForConditionalGeneration", {**t5, **UNTIED}, pairs, TWO_STACKS, note="untied"),
-        Family("MT5ForConditionalGeneration", t5, pairs, TWO_STACKS),
-        Family("UMT5ForConditionalGeneration", t5, pairs, TWO_STACKS),
+        Family("MT5ForConditionalGeneration", short, pairs, TWO_STACKS),
+        Family("UMT5ForConditionalGeneration", short, pairs, TWO_STACKS),
         Family("BartForConditionalGeneration", bart, pairs, TWO_STACKS),
         Family("BartForSequenceClassification", {**bart, "num_labels": 3}, ends, TWO_STACKS),
         Family("MBartForConditionalGeneration", {**bart, "scale_embedding": True}, pairs, TWO_STACKS),
@@ -259,21 +262,18 @@ def _senses() -> list[Family]:
     wave |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
     picture = {**SIZES, "image_size": 16, "patch_size": 4}
     swin = {"image_size": 16, "patch_size": 2, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "num_labels": 3}
-    clip = {
-        "text_config": SIZES,
-        "vision_config": {**SIZES, "image_size": 16, "patch_size": 4},
-        "projection_dim": 32,
-    }
+    tower = {**SIZES, "num_hidden_layers": 1}
+    clip = {"text_config": tower, "vision_config": {**tower, "image_size": 16, "patch_size": 4}, "projection_dim": 32}
     return [
-        Family("ViTForImageClassification", picture, pictures),
-        Family("DeiTForImageClassification", picture, pictures),
-        Family("BeitForImageClassification", {**picture, "use_relative_position_bias": True}, pictures),
-        Family("Dinov2ForImageClassification", {**picture, "mlp_ratio": 2}, pictures),
+        Family("ViTForImageClassification", picture, pictures, OTHER_INPUTS),
+        Family("DeiTForImageClassification", picture, pictures, OTHER_INPUTS),
+        Family("BeitForImageClassification", {**picture, "use_relative_position_bias": True}, pictures, OTHER_INPUTS),
+        Family("Dinov2ForImageClassification", {**picture, "mlp_ratio": 2}, pictures, OTHER_INPUTS),
         Family("SwinForImageClassification", {**swin, "window_size": 2}, pictures, UNEQUAL),
         Family("CLIPModel", clip, captions, TWO_TOWERS),
         Family("SiglipModel", clip, captions, TWO_TOWERS),
-        Family("Wav2Vec2ForCTC", wave, waves),
-        Family("HubertForCTC", wave, waves),
+        Family("Wav2Vec2ForCTC", wave, waves, OTHER_INPUTS),
+        Family("HubertForCTC", wave, waves, OTHER_INPUTS),
     ]
 
 

@@ -317,9 +317,8 @@ def meta(trial: Trial) -> None:
     """On the meta device: the same plan, and the report of the real model."""
     trial.watch(trial.dense())
     with torch.device("meta"):
-        model = type_of(trial.dense())(trial.family.config()).to(
-            "meta"
-        )  # where XLNet's parameters are not by themselves
+        model = type_of(trial.dense())(trial.family.config())
+    model.to("meta")  # where XLNet's parameters are not by themselves
     config = ttq.plan(model, **PLAN)
     assert config == ttq.plan(trial.dense(), **PLAN), "another plan than that of the real model"
     ttq.compress_(model, config)

@@ -43,6 +43,14 @@ def test_the_rows_sum_to_the_file_on_disk(options, tmp_path):
     assert report.rows[-1].layer == "header"
 
 
+def test_a_model_around_a_compressed_part_has_a_report(tmp_path):
+    outer = nn.ModuleDict({"inner": bert(), "own": nn.Linear(24, 5)})
+    ttq.compress_(outer["inner"], ttq.plan(outer["inner"], rank=4, bits=2))
+    report = ttq.report(outer)
+    ttq.save(outer, tmp_path)
+    assert report.total.stored_bytes == (tmp_path / "model.safetensors").stat().st_size
+
+
 def test_a_row_says_what_a_layer_is_and_costs():
     model = bert()
     ttq.compress_(model, ttq.plan(model, rank=4, bits=2, rest=8))

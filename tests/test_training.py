@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     BertConfig,
@@ -155,6 +156,37 @@ def test_save_model_writes_the_finished_model(tmp_path):
     assert torch.equal(loaded(IDS).logits, finished.model(IDS).logits)
     again = trainer(tmp_path / "again", loaded, max_steps=2)  # and a loaded model trains
     again.train()
+
+
+class Scores(nn.Module):
+    """A module of one's own around a BERT, which transformers cannot save."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = bert()
+
+    def forward(self, input_ids, labels=None):
+        return self.inner(input_ids=input_ids, labels=labels)
+
+
+def compressed_scores(part: str) -> Scores:
+    model = Scores()
+    compressed = model if part == "whole" else model.inner
+    ttq.compress_(compressed, ttq.plan(compressed, rank=4, bits=3))
+    return model
+
+
+@pytest.mark.parametrize("part", ["whole", "inner"])
+def test_save_model_writes_a_finished_module_of_ones_own(part, tmp_path):
+    model = compressed_scores(part)
+    finished = trainer(tmp_path, model, max_steps=4)
+    finished.train()
+    finished.save_model()
+    loaded = ttq.load(tmp_path, into=Scores())
+    assert torch.equal(loaded(IDS).logits, model.eval()(IDS).logits)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "original" in name]
+    resumed = trainer(tmp_path, compressed_scores(part))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))  # checkpoints are latent as ever
 
 
 # ----------------------------------------------------------------------------------------------------- accumulation

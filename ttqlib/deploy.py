@@ -61,7 +61,7 @@ def export_onnx(
         TypeError: no transformers model, or a tokenizer without a fast backend.
         ValueError: a model that reads or answers something else, or has fewer positions than `max_length`; labels
             that its config does not name; a tokenizer without a token to pad with, or with another one than a model
-            that looks for it.
+            that looks for it; a model whose graph takes texts of one length only.
         RuntimeError: the model cannot be traced, or the graph does not answer as it does.
         ModuleNotFoundError: the packages of the extra `deploy` are not installed.
     """
@@ -142,6 +142,11 @@ def _write_graph(model: PreTrainedModel, config: Mapping, path: Path) -> None:
     except torch.onnx.OnnxExporterError as error:
         why = " ".join(str(error.__cause__ or error).split())
         raise RuntimeError(f"{type(model).__name__} cannot be traced by torch.onnx.export: {why[:REASON]}") from error
+    if any(isinstance(size, int) for given in program.model.graph.inputs for size in given.shape):
+        raise ValueError(
+            f"the graph of {type(model).__name__} would be for texts of one length only: torch.onnx.export writes out "
+            "every step of a model that goes through a text step by step"
+        )
     ClearMetadataAndDocStringPass()(program.model)  # stack traces: more than a small model's weights
     program.save(path, external_data=False)
 

@@ -55,9 +55,8 @@ def ask(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
         answer = model(**inputs)
     except Exception as error:  # every model says in its own way what it misses
         shape, why = tuple(inputs["input_ids"].shape), " ".join(str(error).split())
-        raise ValueError(
-            f"{type(model).__name__} does not answer to {', '.join(inputs)} of shape {shape}: {why}"
-        ) from error
+        kind, names = type(model).__name__, ", ".join(inputs)
+        raise ValueError(f"{EXPORTED}; {kind} does not answer to {names} of shape {shape}: {why}") from error
     if not {*answer} <= {*FIELDS}:
         raise ValueError(f"{EXPORTED}; {type(model).__name__} answers {', '.join(answer)}")
     return dict(answer)

@@ -16,6 +16,7 @@ from .layers import TTLayer, TTLinear
 from .packing import header_bytes
 from .parametrizing import quantized
 from .shapes import whole_number
+from .stored import has_plan
 
 EXPERTS_A_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")  # what configs call it
 RUNS = {"AlbertLayer": lambda layer: layer.config.num_hidden_layers // layer.config.num_hidden_groups}  # one for many
@@ -195,7 +196,7 @@ def report(model: nn.Module, tokens: int = 128) -> Report:
         ValueError: as `save`, for a compressed model with weights that cannot be stored.
     """
     whole_number("tokens", tokens)
-    sizes = stored_sizes(model) if hasattr(model, "ttq_config") else _plain_sizes(model)
+    sizes = stored_sizes(model) if has_plan(model) else _plain_sizes(model)
     header, seen, runs, rows = sizes.pop("header"), set(), _runs(model), []
     for name, module in model.named_modules():
         if name in sizes or isinstance(module, COMPUTING) or is_linear(module):  # a tied head stores nothing

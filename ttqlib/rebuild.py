@@ -129,6 +129,7 @@ def _undone(model: nn.Module) -> nn.Module:
             for name, latent in latents.items():
                 module.register_parameter(name, latent)
     for head in (module for module in dense.modules() if isinstance(module, TTMHead)):
+        like = {"device": "meta", "dtype": next(head.table.parameters()).dtype}
         layers[head] = nn.Linear(head.in_features, head.out_features, head.bias is not None, **like)
         layers[head].weight = layers[head.table].weight
     for name, module in list(dense.named_modules(remove_duplicate=False)):

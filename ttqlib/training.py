@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from .activations import StaticActivationQuantizer
-from .checkpoint import METHOD, WEIGHTS, contents
+from .checkpoint import METHOD, WEIGHTS, contents, save
 from .packing import DIGEST, digest, read, read_metadata
 from .quantizers import WeightQuantizer
 from .stored import has_plan
@@ -33,7 +33,7 @@ class QATTrainer(Trainer):
     Checkpoints hold latent weights, scales and the state of activation quantizers, as they are in memory, and are
     loaded strictly, also by `load_best_model_at_end`: an interrupted training goes on as if nothing had happened.
     Scales, biases and norms are kept out of weight decay. `save_model` writes the finished model, packed as by
-    `model.save_pretrained`.
+    `ttq.save`.
 
     Raises:
         ValueError: several GPUs in one process, FSDP or DeepSpeed, which shard and save in their own ways; or a
@@ -93,20 +93,28 @@ class QATTrainer(Trainer):
             self._packing = True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self._packing:
-            if self.args.should_save and has_plan(self.model):
-                contents(self.accelerator.unwrap_model(self.model))  # refuses before transformers makes the folder
+        model = self.accelerator.unwrap_model(self.model)
+        finished = self._packing and has_plan(model)
+        if finished and self.args.should_save:
+            contents(model)  # refuses before transformers makes the folder
+        if self._packing and not (finished and is_plain(model)):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            save_latent(self.accelerator.unwrap_model(self.model), Path(output_dir))
+            folder = Path(output_dir or self.args.output_dir)
+            save(model, folder) if finished else save_latent(model, folder)
             if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
+                self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_latent_(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         load_latent_(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether it is a module that cannot save itself: transformers would write its state dict, latent weights too."""
+    return not hasattr(model, "save_pretrained")
 
 
 def save_latent(model: nn.Module, folder: Path) -> None:
