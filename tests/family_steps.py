@@ -22,8 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
 from tests.families import FAMILIES, Family
-from ttqlib.layers import TTLayer
-from ttqlib.observation import observe, recorded_attention
+from ttqlib.layers.base import TTLayer
+from ttqlib.training.observation import observe, recorded_attention
 
 LIBRARY = Path(ttq.__file__).parent
 PLAN = {"rank": 4, "bits": 4, "rest": 8}  # the one line

@@ -13,42 +13,9 @@ import pytest
 
 from tests.chapters import ROOT
 
-# From the ground up, as in design §3: a module imports only modules above it. `layers` became two files there.
-ORDER = [
-    "allocator",
-    "progress",
-    "shapes",
-    "benchmark",
-    "fake_quantization",
-    "inventory",
-    "quantizers",
-    "parametrizing",
-    "activations",
-    "embedded",
-    "records",
-    "tasks",
-    "encoding",
-    "metrics",
-    "models",
-]
-ORDER += [
-    "environment",
-    "tensor_train",
-    "layers",
-    "embeddings",
-    "rotation",
-    "configs",
-    "planning",
-    "calibration",
-    "preflight",
-    "conversion",
-    "compress",
-]
-ORDER += ["thin_products", "attention", "fusion"]
-ORDER += ["packing", "folders", "stored", "reading", "rebuild", "checkpoint", "pretrained", "training", "measure"]
-ORDER += ["losses", "observation"]
-ORDER += ["matching", "schedules", "pairing", "distill", "predictor", "description", "deploy"]
-ORDER += ["plots", "explore", "check"]
+# The rooms of docs/house.md from the ground up, and two modules that stand alone: each imports only what is above it.
+ORDER = ["progress", "tensors", "inventory", "quantizers", "layers", "tasks", "models", "environment", "plans"]
+ORDER += ["surgery", "storage", "measures", "training", "deployment", "plots", "explore", "check"]
 NAMESPACES = {"plots", "explore", "check"}  # the modules that are part of the public face
 HEAVY = ["tensorly", "matplotlib", "ipywidgets", "datasets", "transformers.modeling_utils"]  # loaded on first use
 MAX_LINES = 300
@@ -101,6 +68,40 @@ def problems(folder: Path, order: list[str] = ORDER) -> list[str]:
     return found
 
 
+def loops(folder: Path) -> list[str]:
+    """The modules of a room that, over others, import themselves."""
+    found = []
+    for room in sorted(path for path in folder.iterdir() if path.is_dir()):
+        imports = {path.stem: set(_beside(ast.parse(path.read_text(encoding="utf-8")))) for path in room.glob("*.py")}
+        for name in sorted(imports):
+            reached, todo = set(), imports[name].copy()
+            while todo:
+                reached.add(one := todo.pop())
+                todo |= imports.get(one, set()) - reached
+            if name in reached:
+                found.append(f"{room.name}/{name}: imports itself, over others of its room")
+    return found
+
+
+def _beside(tree: ast.AST) -> Iterator[str]:
+    """The modules that one imports from its own room."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+
+
+def untold(folder: Path, namespaces: set[str] = NAMESPACES) -> list[str]:
+    """The rooms whose `__init__.py` is no docstring, or more than one."""
+    found = []
+    for path in sorted(folder.glob("*/__init__.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not ast.get_docstring(tree):
+            found.append(f"{path.parent.name}: says not what lives in it")
+        elif len(tree.body) > 1 and path.parent.name not in namespaces:
+            found.append(f"{path.parent.name}: has code in its __init__.py, which every import would run")
+    return found
+
+
 def absent(folder: Path, order: list[str] = ORDER) -> list[str]:
     """Names of the order that are no module: neither a file nor a folder of the package."""
     return [name for name in order if not any((folder / place).exists() for place in (f"{name}.py", name))]
@@ -113,6 +114,26 @@ def test_modules_import_downwards_and_stay_short():
 def test_the_order_names_every_module_once_and_no_other():
     assert absent(ROOT / PACKAGE) == []
     assert len(set(ORDER)) == len(ORDER)
+
+
+def test_rooms_have_no_loops_and_say_what_lives_in_them():
+    assert loops(ROOT / PACKAGE) == [] and untold(ROOT / PACKAGE) == []
+
+
+def test_a_loop_inside_a_room_is_rejected(tmp_path):
+    (tmp_path / "layers").mkdir()
+    circle = {"base": "from . import linear", "linear": "from .thin import pad", "thin": "from .base import x"}
+    package(tmp_path / "layers", **circle, embedding="from .base import x\nfrom ..embedding import y")
+    assert loops(tmp_path) == [f"layers/{name}: imports itself, over others of its room" for name in circle]
+
+
+def test_a_room_that_says_nothing_or_does_something_is_rejected(tmp_path):
+    for room, source in {"layers": "", "plans": '"""Plans."""', "tasks": '"""Data."""\nimport torch'}.items():
+        (tmp_path / room).mkdir()
+        package(tmp_path / room, __init__=source)
+    expected = ["layers: says not what lives in it", "tasks: has code in its __init__.py, which every import would run"]
+    assert untold(tmp_path) == expected
+    assert untold(tmp_path, {"tasks"}) == expected[:1]
 
 
 def test_a_name_without_a_module_is_rejected(tmp_path):
@@ -131,8 +152,8 @@ def test_a_good_package_passes(tmp_path):
     good = package(
         tmp_path,
         __init__="from .layers import *",
-        shapes="import math\nimport torch.nn",
-        layers="from . import shapes\nfrom .shapes import balanced\nimport ttqlib.shapes\nfrom ttqlib import shapes",
+        tensors="import math\nimport torch.nn",
+        layers="from . import tensors\nfrom .tensors import even\nimport ttqlib.tensors\nfrom ttqlib import tensors",
     )
     assert problems(good) == []
 
@@ -148,21 +169,21 @@ def test_a_good_package_passes(tmp_path):
         "def late():\n    from .layers import TTLinear",
         "import importlib\nimportlib.import_module('ttqlib.layers')",
         "import importlib\nimportlib.import_module('.layers', __package__)",
-        "from .shapes import itself_is_not_above\nfrom .layers import TTLinear",
+        "from .tensors import itself_is_not_above\nfrom .layers import TTLinear",
     ],
 )
 def test_an_import_upwards_is_rejected(tmp_path, line):
-    assert "shapes: imports layers, which does not stand above it" in problems(package(tmp_path, shapes=line))
+    assert "tensors: imports layers, which does not stand above it" in problems(package(tmp_path, tensors=line))
 
 
 def test_a_module_may_be_a_folder_whose_files_import_each_other(tmp_path):
     folder = tmp_path / "layers"
     folder.mkdir()
-    package(folder, __init__="from .linear import TTLinear", linear="from .base import Base\nfrom ..shapes import x")
+    package(folder, __init__="from .linear import TTLinear", linear="from .base import Base\nfrom ..tensors import x")
     assert problems(package(tmp_path, __init__="")) == []
-    package(folder, base="from ..compress import x", linear="x = 1\n" * 301)
+    package(folder, base="from ..surgery import x", linear="x = 1\n" * 301)
     assert problems(tmp_path) == [
-        "layers: imports compress, which does not stand above it",
+        "layers: imports surgery, which does not stand above it",
         "layers/linear: 301 lines, at most 300: two ideas?",
     ]
 
@@ -184,8 +205,8 @@ def test_a_module_outside_the_design_is_rejected(tmp_path):
 
 
 def test_a_long_module_is_rejected(tmp_path):
-    assert problems(package(tmp_path, shapes="x = 1\n" * 300)) == []
-    assert problems(package(tmp_path, shapes="x = 1\n" * 301)) == ["shapes: 301 lines, at most 300: two ideas?"]
+    assert problems(package(tmp_path, tensors="x = 1\n" * 300)) == []
+    assert problems(package(tmp_path, tensors="x = 1\n" * 301)) == ["tensors: 301 lines, at most 300: two ideas?"]
 
 
 # -------------------------------------------------------------------------------------------------- the public face

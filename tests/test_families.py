@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import ttqlib as ttq
-import ttqlib.compress
 from tests import family_page
 from tests.families import EXPORTED, FAMILIES, GROUPS, OTHER_INPUTS, Family
 from tests.family_steps import STEPS, expected, fits, outcome
+from ttqlib.surgery import compress
 
 
 def tried(family: Family, step: str) -> bool:
@@ -57,7 +57,7 @@ def test_a_refusal_after_something_changed_is_a_failure(spoil, tmp_path):
     def half(model, config, **options):
         with torch.no_grad():
             model.classifier.bias.add_(1)
-        return ttqlib.compress.compress_(model, ttq.TTQConfig({"nowhere": ttq.TT(2)}))
+        return compress.compress_(model, ttq.TTQConfig({"nowhere": ttq.TT(2)}))
 
     spoil("compress_", half)
     assert "not before something changed" in spoilt("compress_", tmp_path)

@@ -14,7 +14,9 @@ import pytest
 from packaging.requirements import Requirement
 
 import ttqlib as ttq
-from ttqlib import embedded, environment, models
+from ttqlib import environment
+from ttqlib.models import packaged as models
+from ttqlib.tasks import embedded
 
 PINS = [
     "torch<2.14,>=2.13",
@@ -165,7 +167,7 @@ def test_embedded_data_that_are_missing(machine, monkeypatch, tmp_path):
 
 def test_without_torch_it_still_answers(machine, monkeypatch, capsys):
     machine.versions["torch"] = None
-    monkeypatch.setitem(sys.modules, "ttqlib.models", None)  # as if importing it failed
+    monkeypatch.setitem(sys.modules, "ttqlib.models.packaged", None)  # as if importing it failed
     ttq.check_setup()
     said = capsys.readouterr().out
     assert '%pip install "torch<2.14,>=2.13"' in said and "first the packages above" in said

@@ -7,7 +7,7 @@ quantizers, in which it registers: from then on plain `from_pretrained` reads co
 import lazy_loader
 
 try:
-    from . import pretrained as _registration  # noqa: F401
+    from .storage import registration as _registration  # noqa: F401
 except ModuleNotFoundError as error:  # a machine that only runs `Predictor` has neither, and nothing to register with
     if error.name not in ("torch", "transformers"):
         raise
@@ -16,17 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["plots", "explore", "check"],
     submod_attrs={
-        "shapes": ["clip_ranks", "factorize", "largest_rank", "tt_parameters"],
-        "quantizers": ["Binary", "GroupRTN", "LSQ", "Ternary", "WeightQuantizer"],
-        "parametrizing": ["quantize_"],
-        "activations": ["DynamicActivation", "StaticActivation", "quantize_input_"],
-        "tasks": ["load_task"],
-        "encoding": ["IntentSlotCollator", "encode", "label_names", "predict_intent_slots", "word_tokenizer"],
-        "metrics": ["accuracy", "score", "score_intent_slots", "slot_f1"],
-        "models": ["IntentSlotModel", "minilm_tokenizer", "pretrained_minilm"],
-        "environment": ["check_setup"],
-        "tensor_train": [
-            "balance_norms",
+        "tensors.shapes": ["clip_ranks", "factorize", "largest_rank", "tt_parameters"],
+        "tensors.tensor_train": [
             "core_ranks",
             "singular_values",
             "tt_error_bound",
@@ -37,28 +28,32 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "tt_to_tensor",
             "unfolding",
         ],
-        "layers": ["TTLinear"],
-        "embeddings": ["TTMEmbedding", "TTMHead"],
-        "rotation": ["canonical_form", "rotate_", "rotate_bonds"],
-        "configs": ["LayerPlan", "TT", "TTM", "TTQConfig"],
-        "planning": ["plan"],
-        "compress": ["compress_"],
-        "attention": ["LatentAttention"],
-        "fusion": ["HalfMergedEmbedding", "fuse_"],
-        "allocator": ["keep_freed_memory"],
-        "checkpoint": ["load", "save", "stored_sizes"],
-        "training": ["QATTrainer"],
-        "predictor": ["Predictor"],
-        "deploy": ["export_onnx"],
-        "benchmark": ["interleaved_medians", "peak_bytes"],
-        "measure": [
-            "count_parameters",
-            "flops",
-            "parameter_bytes",
-            "relative_error",
-            "report",
-        ],
-        "losses": [
+        "tensors.gauge": ["balance_norms", "canonical_form", "rotate_bonds"],
+        "quantizers.recipes": ["Binary", "GroupRTN", "LSQ", "Ternary", "WeightQuantizer"],
+        "quantizers.parametrizing": ["quantize_"],
+        "quantizers.activations": ["DynamicActivation", "StaticActivation", "quantize_input_"],
+        "layers.linear": ["TTLinear"],
+        "layers.embedding": ["TTMEmbedding", "TTMHead"],
+        "layers.thin": ["HalfMergedEmbedding"],
+        "tasks.sources": ["load_task"],
+        "tasks.encoding": ["IntentSlotCollator", "encode", "label_names", "predict_intent_slots", "word_tokenizer"],
+        "tasks.metrics": ["accuracy", "score", "score_intent_slots", "slot_f1"],
+        "models.intent_slot": ["IntentSlotModel"],
+        "models.packaged": ["minilm_tokenizer", "pretrained_minilm"],
+        "environment": ["check_setup"],
+        "plans.configs": ["LayerPlan", "TT", "TTM", "TTQConfig"],
+        "plans.planning": ["plan"],
+        "surgery.compress": ["compress_"],
+        "surgery.rotate": ["rotate_"],
+        "surgery.fuse": ["fuse_"],
+        "surgery.attention": ["LatentAttention"],
+        "storage.checkpoint": ["load", "save", "stored_sizes"],
+        "measures.costs": ["count_parameters", "flops", "parameter_bytes", "relative_error"],
+        "measures.report": ["report"],
+        "measures.clock": ["interleaved_medians", "peak_bytes"],
+        "measures.memory": ["keep_freed_memory"],
+        "training.qat": ["QATTrainer"],
+        "training.losses": [
             "attention_kl",
             "bernoulli_kl",
             "hidden_cosine",
@@ -69,7 +64,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "relation_scores",
             "sentence_vectors",
         ],
-        "schedules": [
+        "training.observation": ["observe", "recorded_attention"],
+        "training.schedules": [
             "AllLayers",
             "AttentionRelations",
             "Contrastive",
@@ -78,6 +74,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TaskOnly",
             "schedule_from_dict",
         ],
-        "distill": ["DistillTrainer"],
+        "training.distill": ["DistillTrainer"],
+        "deployment.predictor": ["Predictor"],
+        "deployment.export": ["THIN_SIDE", "export_onnx"],
     },
 )

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from .embedded import missing_data
+from .tasks.embedded import missing_data
 
 READERS = {"", "deploy"}  # the extras of ttqlib that chapters need; "" stands for what needs no extra
 VERSIONS = """import json
@@ -76,7 +76,7 @@ def _sliders() -> Iterator[str]:
 
 def _minilm() -> Iterator[str]:
     try:
-        from .models import MINILM_WHEEL, packaged_minilm
+        from .models.packaged import MINILM_WHEEL, packaged_minilm
     except ImportError:
         yield "cannot be looked for yet: first the packages above"
         return

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from ..compress import compress_
-from ..configs import TTQConfig
-from ..measure import report
-from ..planning import plan
+from ..measures.report import report
+from ..plans.configs import TTQConfig
+from ..plans.planning import plan
+from ..surgery.compress import compress_
 from .verdict import call, close, fail, listed, passed
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..quantizers import LSQ, GroupRTN
+from ..quantizers.recipes import LSQ, GroupRTN
 from .verdict import call, close, fail, passed
 
 

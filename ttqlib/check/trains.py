@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..tensor_train import core_ranks, tt_to_tensor
+from ..tensors.tensor_train import core_ranks, tt_to_tensor
 from .verdict import as_cores, by, call, close, fail, passed, random_cores
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..shapes import clip_ranks
+from ..tensors.shapes import clip_ranks
 
 
 class CheckFailed(AssertionError):

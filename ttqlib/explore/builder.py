@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..configs import REST
+from ..plans.configs import REST
 from .explorer import Explorer
 from .groups import GROUPS, Choice, GroupPlan
 from .measured import METRICS, MeasuredPlans, means

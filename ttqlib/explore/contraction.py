@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from opt_einsum.paths import ssa_to_linear
 
 from .. import plots
-from ..shapes import clip_ranks, tt_parameters, whole_number
+from ..tensors.shapes import clip_ranks, tt_parameters, whole_number
 from .explorer import Explorer
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 
 from torch import nn
 
-from ..configs import TT, TTM, LayerPlan, TTQConfig
-from ..inventory import is_embedding, is_linear, linear_sizes
-from ..planning import plan
-from ..shapes import factorize
+from ..inventory.kinds import is_embedding, is_linear, linear_sizes
+from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
+from ..plans.planning import plan
+from ..tensors.shapes import factorize
 from .pareto import recipe_for
 
 GROUPS = {  # patterns of layer names in a BERT under its heads, of which no two match the same layer

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
-from ..compress import compress_
-from ..configs import TTQConfig
-from ..measure import report
-from ..models import IntentSlotModel
-from ..pretrained import PlanConfig
-from ..stored import VERSION
+from ..measures.report import report
+from ..models.intent_slot import IntentSlotModel
+from ..plans.configs import TTQConfig
+from ..storage.registration import PlanConfig
+from ..storage.stored import VERSION
+from ..surgery.compress import compress_
 from .groups import GROUPS, GroupPlan, group_of
 
 METRICS = {"intent_accuracy": "intent accuracy", "slot_f1": "slot F1"}

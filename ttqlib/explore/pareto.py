@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .. import plots
-from ..measure import relative_error
-from ..packing import packed_bytes
-from ..quantizers import LSQ, Binary, WeightRecipe
-from ..tensor_train import tt_to_tensor
+from ..measures.costs import relative_error
+from ..quantizers.recipes import LSQ, Binary, WeightRecipe
+from ..storage.bits import packed_bytes
+from ..tensors.tensor_train import tt_to_tensor
 from .explorer import Explorer
 
 Key = TypeVar("Key", bound=Hashable)

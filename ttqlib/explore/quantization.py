@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .. import plots
-from ..fake_quantization import check_bits, clip_range
-from ..layers import TTLinear
-from ..measure import relative_error
-from ..quantizers import LSQ
-from ..tensor_train import tt_to_tensor
+from ..layers.linear import TTLinear
+from ..measures.costs import relative_error
+from ..quantizers.fake_quantization import check_bits, clip_range
+from ..quantizers.recipes import LSQ
+from ..tensors.tensor_train import tt_to_tensor
 from .explorer import Explorer
 
 

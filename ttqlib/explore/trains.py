@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from ..measure import relative_error
-from ..shapes import clip_ranks, factorize, largest_rank, tt_parameters
-from ..tensor_train import tt_matrix, tt_matrix_to_matrix, tt_svd, tt_to_tensor
+from ..measures.costs import relative_error
+from ..tensors.shapes import clip_ranks, factorize, largest_rank, tt_parameters
+from ..tensors.tensor_train import tt_matrix, tt_matrix_to_matrix, tt_svd, tt_to_tensor
 from .explorer import Explorer
 
 

@@ -1,0 +1,66 @@
+"""Weights that are one in memory, as the two ends of a language model: found, shared and told apart."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+
+from .kinds import _parts, own_parameters
+
+
+def tied(model: nn.Module) -> list[list[tuple[str, str]]]:
+    """The parameters that stand in several places: for each of them its places, as (name of the module, own name)."""
+    places: dict[int, list[tuple[str, str]]] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, parametrize.ParametrizationList):
+            for own, parameter in own_parameters(module):
+                places.setdefault(id(parameter), []).append((name, own))
+    return [found for found in places.values() if len(found) > 1]
+
+
+def tie_(model: nn.Module) -> nn.Module:
+    """Tie the weights that a transformers model says are one. While it reads a file transformers leaves them apart."""
+    keys = model.all_tied_weights_keys if isinstance(model, PreTrainedModel) else {}
+    share_parameters_(model, ((source, name) for name, source in keys.items()))
+    return model
+
+
+def shared_parameters(model: nn.Module) -> list[list[str]]:
+    """The names of parameters that are one tensor, for each such tensor."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [found for found in names.values() if len(found) > 1]
+
+
+def share_parameters_(model: nn.Module, groups: Iterable[Sequence[str]]) -> None:
+    """Make the parameters of these names one tensor again, the first of each group."""
+    for first, *others in groups:
+        for name in others:
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, model.get_parameter(first))
+
+
+def put_(model: nn.Module, name: str, values: Tensor) -> None:
+    """Put `values`, whatever their dtype and device, in the place of a parameter or buffer."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    if own in module._buffers:
+        module._buffers[own] = values
+    else:
+        module._parameters[own] = nn.Parameter(values, module._parameters[own].requires_grad)
+
+
+def forget_ties_(model: nn.Module) -> None:
+    """Take from transformers the keys of ties whose weights are under quantizers or in trains now.
+
+    Such weights are one by the way the model is built; transformers would tie plain tensors in their place.
+    """
+    for part in _parts(model):
+        names = {name for name, _ in part.named_parameters(remove_duplicate=False)}
+        known = part.all_tied_weights_keys
+        kept = {name: source for name, source in known.items() if {name, source} <= names}
+        if kept != known:
+            part.all_tied_weights_keys = kept
+            part._tied_weights_keys = kept or None

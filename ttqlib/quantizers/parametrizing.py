@@ -1,0 +1,58 @@
+"""Quantizers on weights: put there with `torch.nn.utils.parametrize`, and told from what others have put there."""
+
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+
+from ..inventory.layout import layout_of
+from .fake_quantization import Float16
+from .recipes import WeightQuantizer, WeightRecipe
+
+Quantizer = WeightQuantizer | Float16
+
+
+def quantize_(module: nn.Module, name: str, recipe: WeightRecipe) -> WeightQuantizer:
+    """Fake-quantize the parameter `name` of `module` in place; the quantizer put on it is returned.
+
+    Raises:
+        ValueError: something is parametrizing it already, or `recipe.fit` refuses it.
+    """
+    if parametrize.is_parametrized(module, name):
+        raise ValueError(f"{name} of this {type(module).__name__} is parametrized already; remove that first")
+    quantizer = recipe.fit(getattr(module, name), layout_of(module, name))
+    register_([(module, name)], quantizer)
+    return quantizer
+
+
+def register_(places: Iterable[tuple[nn.Module, str]], quantizer: Quantizer, unsafe: bool = False) -> None:
+    """Put a quantizer on a weight in all the places where it stands: tied weights stay tied, and share their scales.
+
+    `unsafe` leaves out what torch checks by running the quantizer.
+    """
+    for module, name in places:
+        if isinstance(quantizer, WeightQuantizer):
+            quantizer.registered = False  # or a second place would start the scales anew
+        if parametrize.is_parametrized(module):
+            _own_class_(module)
+        parametrize.register_parametrization(module, name, quantizer, unsafe=unsafe)
+        if isinstance(module, PreTrainedModel):  # transformers looks up by the name of a class what it can show
+            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
+
+
+def _own_class_(module: nn.Module) -> None:
+    """Give a parametrized module a class that no other has: its copies share the one that parametrize has made for it,
+    and would get every property that is put there, without the tensor behind it.
+    """
+    kind = type(module)
+    module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+
+
+def quantized(module: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:
+    """A module's own weights that are under a quantizer of ours: name, quantizer, and the latent weight."""
+    if parametrize.is_parametrized(module):
+        for name, stack in module.parametrizations.items():
+            if isinstance(stack[0], Quantizer):
+                yield name, stack[0], stack.original

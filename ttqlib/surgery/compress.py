@@ -1,0 +1,140 @@
+"""Surgery: `compress_` gives the layers of any model, in place, the formats and quantizers that a plan names."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import AutoHfQuantizer
+
+from ..inventory.kinds import expert_weights
+from ..inventory.layout import layout_of
+from ..inventory.ties import forget_ties_, tied
+from ..layers.base import TTLayer
+from ..plans.configs import LayerPlan, TTQConfig
+from ..progress import bar
+from ..quantizers.activations import quantize_input_
+from ..quantizers.fake_quantization import Float16
+from ..quantizers.parametrizing import register_
+from ..quantizers.recipes import LSQ, WeightRecipe
+from .calibration import Moments, output_moments
+from .conversion import other_places, replacement, weight_rank
+from .preflight import check_plan, complete_plan
+
+Recipe = WeightRecipe | type[Float16]  # what has `fit`
+Place = tuple[str, nn.Module, str]  # where a parameter stands: the name of its module, the module, its own name
+
+
+def compress_(
+    model: nn.Module,
+    config: TTQConfig,
+    init: str = "svd",
+    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+) -> nn.Module:
+    """Give every layer that `config` names its format and its quantizers, in place, and return the model.
+
+    `init="svd"` starts from the weights that are there, by TT-SVD; `init="random"` draws cores whose product has the
+    standard deviation of those weights. Bias, dtype, device, train/eval mode stay, and what is frozen stays frozen.
+    Quantizers are then fitted to cores, dense weights and the rest (8 bits: a step size for each row of a matrix, one
+    for a vector); latent float weights stay underneath and train. Nothing is changed unless everything can be.
+
+    Tied weights stay tied: one table, which both ends of a language model use, with one set of cores or scales.
+
+    With `calibration`, batches of real inputs as the model takes them (a few hundred sentences), a linear layer's rank
+    is spent on what its *outputs* need: see `ttqlib.calibration`. TT-SVD then starts from that weight of rank r, and
+    the bias keeps the mean of the outputs. An embedding in a format of low rank, as `TTM(r, (rows, 1), (1, columns))`,
+    is made for the rows that are looked up. A trained model loses far less so, at the same size.
+
+    Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
+    `compress_(model, config)`. A layer that has its format already keeps its cores, and its place in the plan.
+
+    A LoRA adapter of peft cannot be merged into a quantized weight: `merge_and_unload` writes to a weight that is
+    computed anew, and the adapter is lost without a word. Merge it before `compress_`, or keep it unmerged.
+
+    Raises:
+        ValueError: a name that is not in the model, a layer of another type than its format is for, two plans for one
+            tied weight, a weight that is quantized already, an unknown `init`, or calibration that reaches not every
+            layer or goes with random cores.
+    """
+    if init not in ("svd", "random"):
+        raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
+    if calibration is not None and init == "random":
+        raise ValueError("calibration is for init='svd': random cores keep nothing of the weights")
+    config = complete_plan(model, config)
+    check_plan(model, config)
+    modules = dict(model.named_modules())
+    formats = {
+        name: layer.format
+        for name, layer in config.layers.items()
+        if layer.format is not None and not isinstance(modules[name], TTLayer)
+    }
+    moments: dict[str, Moments] = {}
+    if calibration is not None:
+        adaptable = [name for name, form in formats.items() if weight_rank(modules[name], form)]
+        moments = output_moments(model, adaptable, calibration)
+    made = {
+        name: replacement(modules[name], form, init, moments.get(name))
+        for name, form in bar(formats.items(), desc="compress_", unit="layer")
+    }
+    made |= other_places(modules, tied(model), made)
+    quantizers = [(places, _fit(places, recipe)) for places, recipe in _recipes(modules | made, config)]
+    replaced = {modules[name]: layer for name, layer in made.items()}
+    for name, module in list(model.named_modules(remove_duplicate=False)):  # a module may stand in several places
+        if module in replaced:
+            model.set_submodule(name, replaced[module])
+    for places, quantizer in quantizers:
+        # unsafe: torch's check would quantize each weight once more, which takes a tenth of all the time
+        register_([(module, own) for _, module, own in places], quantizer, unsafe=True)
+    for name, layer in config.layers.items():
+        if layer.activations is not None and not hasattr(model.get_submodule(name), "input_quantizer"):
+            quantize_input_(model.get_submodule(name), layer.activations)
+    forget_ties_(model)
+    model.ttq_config = copy.deepcopy(config)  # which `checkpoint` stores with the weights
+    if isinstance(model, PreTrainedModel):
+        AutoHfQuantizer.from_config({"quant_method": "ttq", **config.to_dict()}).attach(model)
+    return model
+
+
+def _recipes(modules: Mapping[str, nn.Module], config: TTQConfig) -> Iterator[tuple[list[Place], Recipe]]:
+    """The parameters that are quantized: all places of each, and its recipe.
+
+    `modules` are those that the model will have. What others have parametrized, as by a weight norm, stays as it is.
+    """
+    first: dict[nn.Module, str] = {}
+    for name, module in modules.items():
+        if not isinstance(module, ParametrizationList):
+            first.setdefault(module, name)
+    places: dict[int, list[Place]] = {}
+    for module, name in first.items():
+        for own, parameter in module.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((name, module, own))
+    for found in places.values():
+        recipe = _recipe(found, config)
+        if recipe is not None:
+            yield found, recipe
+
+
+def _recipe(places: Sequence[Place], config: TTQConfig) -> Recipe | None:
+    """What the plan says of a parameter in one of its places, or what becomes of the rest."""
+    for name, module, own in places:
+        layer = config.layers.get(name, LayerPlan())
+        if isinstance(module, TTLayer) and own.startswith("core"):
+            return layer.quantize  # cores without a quantizer are float32, not rest
+        if layer.quantize is not None and (own == "weight" or own in expert_weights(module)):
+            return layer.quantize
+    _, module, own = places[0]
+    if config.rest == 16:
+        return Float16
+    per = "channel" if getattr(module, own).ndim > 1 else "tensor"
+    return LSQ(config.rest, per=per) if config.rest == 8 else None
+
+
+def _fit(places: Sequence[Place], recipe: Recipe) -> nn.Module:
+    name, module, own = places[0]
+    try:
+        if recipe is Float16:
+            return recipe.fit(getattr(module, own))
+        return recipe.fit(getattr(module, own), layout_of(module, own))
+    except ValueError as error:
+        raise ValueError(f"{name}.{own}: {error}") from None

@@ -1,0 +1,133 @@
+"""`fuse_`: a trained tensor-train model becomes plain PyTorch to be run, cores merged and weights dequantized."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertAttention
+
+from ..layers.base import TTLayer
+from ..layers.embedding import TTMEmbedding, TTMHead
+from ..layers.linear import TTLinear
+from ..layers.thin import HalfMergedEmbedding, Layers, linear, thin_pair
+from ..quantizers.parametrizing import quantized
+from .attention import absorbed, can_absorb
+
+
+@torch.no_grad()
+def fuse_(model: nn.Module) -> nn.Module:
+    """Make a compressed model plain PyTorch, in place, and return it: for deployment.
+
+    Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
+    `nn.Linear` where that takes no more multiplications. BERT's self-attention becomes a `LatentAttention` where the
+    ranks of its keys and values are below the size of a head. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or
+    an `nn.Embedding` where its table is no larger. The other end of a tied table, a `TTMHead`, needs all of its rows at
+    every call, and becomes a dense `nn.Linear`. Weights under quantizers become plain ones with the values that the
+    layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
+    Shapes, dtype, device, padding_idx and train/eval mode stay too; all new parameters are trainable.
+
+    The plan and what registers it with transformers are taken off. Where layers have changed their kind,
+    `save_pretrained` is an error from now on, because `from_pretrained` would rebuild the dense layers and fill them
+    with random numbers: save the compressed model, which is smaller, and fuse it after loading.
+
+    A deep copy of the model stays as it is: `fused = ttq.fuse_(copy.deepcopy(model))` keeps both.
+
+    Raises:
+        ValueError: `model` is a single tensor-train layer, which cannot be replaced in place.
+    """
+    if isinstance(model, TTLayer | TTMHead):
+        raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
+    attentions = [part for part in model.modules() if isinstance(part, BertAttention) and can_absorb(part)]
+    for attention in attentions:
+        training = attention.output.dense.training
+        attention.self, output = absorbed(attention)
+        attention.output.dense = Layers(*output).train(training)
+    fused: dict[nn.Module, nn.Module] = {}
+    for kind in (TTMHead, TTLayer):  # heads first: they hold the table that they are made from
+        places = list(model.named_modules(remove_duplicate=False))  # a layer may stand in several
+        for name, layer in places:
+            if isinstance(layer, kind):
+                fused[layer] = fused.get(layer) or _fused(layer)
+                model.set_submodule(name, fused[layer])
+    changed = {*fused.values(), *(attention.self for attention in attentions)}
+    plain: dict[Tensor, nn.Parameter] = {}
+    for module in list(model.modules()):
+        _dequantize_(module, plain)
+        if hasattr(module, "ttq_config"):
+            _forget_plan_(module)
+        if isinstance(module, PreTrainedModel) and not changed.isdisjoint(module.modules()):
+            module.save_pretrained = _refuse_to_save
+    return model
+
+
+def _fused(layer: TTLayer | TTMHead) -> nn.Module:
+    if isinstance(layer, TTMHead):
+        return linear(layer.weight.T, layer.bias).train(layer.training)
+    parts = thin_pair(*layer.sides(), layer.bias) if isinstance(layer, TTLinear) else [_half_merged(layer)]
+    if hasattr(layer, "input_quantizer"):
+        parts.insert(0, layer.input_quantizer)
+    return (parts[0] if len(parts) == 1 else Layers(*parts)).train(layer.training)
+
+
+def _half_merged(layer: TTMEmbedding) -> HalfMergedEmbedding | nn.Embedding:
+    """Of all cuts through the train the one whose two sides hold the fewest numbers; the table where that is none."""
+
+    def numbers(cut: int) -> int:
+        rank, modes = layer.ranks[cut], list(zip(layer.vocabulary_modes, layer.hidden_modes))
+        return rank * sum(prod(v * h for v, h in side) for side in (modes[:cut], modes[cut:]))
+
+    cut = min(range(1, layer.order), key=numbers, default=0)
+    if cut == 0 or numbers(cut) >= layer.num_embeddings * layer.embedding_dim:
+        return layer.to_embedding()
+    prefixes, suffixes = _merged(layer.cores[:cut]), _merged(layer.cores[cut:])
+    return HalfMergedEmbedding(prefixes[0], suffixes[..., 0].transpose(0, 1), layer)
+
+
+def _merged(cores: Sequence[Tensor]) -> Tensor:
+    """One core in the place of several: (r, v_1, h_1, ·) … (·, v_n, h_n, r') → (r, v_1 ⋯ v_n, h_1 ⋯ h_n, r')."""
+    merged, *others = cores
+    for core in others:
+        merged = torch.einsum("avhr,rwgb->avwhgb", merged, core).flatten(3, 4).flatten(1, 2)
+    return merged
+
+
+def _dequantize_(module: nn.Module, plain: dict[Tensor, nn.Parameter]) -> None:
+    """Give a module the values of its quantized tensors as its own, and the class back that it had before.
+
+    `remove_parametrizations` would do so too, and break every deep copy of the module: copies share the class that
+    parametrize makes, and it takes the tensors' properties from there. Where others have parametrized the module too,
+    as by a weight norm, it keeps that class, and a quantizer becomes one that changes nothing.
+
+    `plain` holds what has become of each latent weight, so that tied ones stay tied.
+    """
+    ours = list(quantized(module))
+    for name, _, latent in ours:
+        if latent not in plain:
+            plain[latent] = nn.Parameter(getattr(module, name).clone())
+    if ours and len(ours) < len(module.parametrizations):
+        for name, _, latent in ours:
+            module.parametrizations[name].original = plain[latent]
+            module.parametrizations[name][0] = nn.Identity()
+    elif ours:
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, _, latent in ours:
+            module.register_parameter(name, plain[latent])
+
+
+def _forget_plan_(model: nn.Module) -> None:
+    del model.ttq_config
+    if isinstance(model, PreTrainedModel):
+        model.hf_quantizer.remove_quantization_config(model)
+
+
+def _refuse_to_save(*_, **__) -> NoReturn:
+    """Stands in for `save_pretrained`. A plain function: a copy and a pickle of the model keep it."""
+    raise ValueError(
+        "a fused model has layers that from_pretrained does not know: save the compressed model, before ttq.fuse_, "
+        "and fuse it after loading; or write it with ttq.export_onnx"
+    )

@@ -1,0 +1,109 @@
+"""Training with quantizers: a `transformers.Trainer` whose checkpoints keep what packing drops."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from ..quantizers.activations import StaticActivationQuantizer
+from ..quantizers.recipes import WeightQuantizer
+from ..storage.checkpoint import contents, save
+from ..storage.latent import load_latent_, save_latent
+from ..storage.stored import has_plan
+
+SHARDED = "FSDP and DeepSpeed cannot train quantizers here: start one process a GPU with torchrun, without either"
+
+
+class QATTrainer(Trainer):
+    """`transformers.Trainer` for quantization-aware training of a model that `compress_` made.
+
+    Batches that are accumulated count by their labels, so that they equal one large batch, whatever the model makes of
+    `num_items_in_batch`: its loss on `labels` must be a mean over those that are not −100. Labels of other names count
+    by batches.
+
+    Checkpoints hold latent weights, scales and the state of activation quantizers, as they are in memory, and are
+    loaded strictly, also by `load_best_model_at_end`: an interrupted training goes on as if nothing had happened.
+    Scales, biases and norms are kept out of weight decay. `save_model` writes the finished model, packed as by
+    `ttq.save`.
+
+    Raises:
+        ValueError: several GPUs in one process, FSDP or DeepSpeed, which shard and save in their own ways; or a
+            checkpoint to load from is a packed model, was made with another plan, or does not have exactly the
+            model's tensors.
+        FileNotFoundError: such a checkpoint lacks its weights.
+    """
+
+    _packing = True  # inside `save_model`: whether to write a finished model
+
+    def __init__(self, model: nn.Module | None = None, args: TrainingArguments | None = None, *others, **options):
+        if args is not None and (args.fsdp or args.deepspeed):
+            raise ValueError(SHARDED)
+        super().__init__(model, args, *others, **options)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # by `accelerate launch`
+            raise ValueError(SHARDED)
+        if self.args.n_gpu > 1:
+            raise ValueError(f"{self.args.n_gpu} GPUs in one process: start one process for each with torchrun")
+        if self.compute_loss_func is None:
+            self.model_accepts_loss_kwargs = True  # the Trainer counts the labels of a step; the model never sees it
+
+    def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """The mean over a batch, times its share in the labels of the whole step, where `labels` say what that is.
+
+        The Trainer leaves that share to models whose forward takes any keyword, and many of those ignore it: their
+        gradient grows with the number of batches that are accumulated.
+        """
+        if self.compute_loss_func is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if num_items_in_batch is None:
+            return super().compute_loss(model, inputs, return_outputs)
+        count = self._count_labels(inputs)  # before label smoothing takes them out
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        # the mean over no label is NaN; its gradient is 0, and so is its share
+        loss = torch.where(count > 0, loss * (count / num_items_in_batch * processes), 0)
+        return (loss, outputs) if return_outputs else loss
+
+    def _count_labels(self, inputs: dict) -> Tensor:
+        """How many labels a batch has, as `Trainer._get_num_items_in_batch` counts those of a step."""
+        labels = inputs.get("shift_labels")
+        if labels is None:  # a causal model predicts every token but the first
+            labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
+        return labels.ne(-100).sum()
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        quantizers = WeightQuantizer | StaticActivationQuantizer
+        prefixes = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, quantizers))
+        return [name for name in super().get_decay_parameter_names(model) if not name.startswith(prefixes)]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the finished model to `output_dir`, packed. What transformers itself calls for a checkpoint is not."""
+        self._packing = not (_internal_call and output_dir)
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            self._packing = True
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        finished = self._packing and has_plan(model)
+        if finished and self.args.should_save:
+            contents(model)  # refuses before transformers makes the folder
+        if self._packing and not (finished and is_plain(model)):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            save(model, folder) if finished else save_latent(model, folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_latent_(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_latent_(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether it is a module that cannot save itself: transformers would write its state dict, latent weights too."""
+    return not hasattr(model, "save_pretrained")

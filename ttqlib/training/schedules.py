@@ -1,0 +1,293 @@
+"""Schedules of a distillation, as data: which stages it goes through, and what each matches, how long and how fast.
+
+A schedule, such as `LayerByLayer(steps=500)`, is a frozen dataclass that knows no model; `stages` unrolls it for a
+student of given layers. `to_dict` and `schedule_from_dict` take it to JSON and back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, fields
+from math import ceil, cos, inf, pi
+from typing import ClassVar
+
+from ..tensors.shapes import whole_number
+from .matching import Match, MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
+
+DECAYS = {  # the share of the learning rate that is left after the share t of a stage
+    "linear": lambda t: 1 - t,
+    "cosine": lambda t: (1 + cos(pi * t)) / 2,
+    "constant": lambda t: 1.0,
+}
+ORDERS = ("bottom_up", "top_down")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it matches, for how many optimizer steps, and its learning rate.
+
+    The rate rises in equal steps to `learning_rate` (None: that of the training arguments) over the first `warmup`,
+    a share of the stage, and then falls by `decay` to 0. `only`: the only layer that trains, or None for all.
+    """
+
+    name: str
+    steps: int
+    matches: tuple[Match, ...]
+    learning_rate: float | None
+    warmup: float
+    decay: str
+    only: int | None = None
+
+    def rate(self, step: int, default: float) -> float:
+        """The learning rate at `step` = 0 … steps − 1; it is 0 at none of them."""
+        highest = default if self.learning_rate is None else self.learning_rate
+        rising = ceil(self.warmup * self.steps)
+        if step < rising:
+            return highest * (step + 1) / rising
+        return highest * DECAYS[self.decay]((step - rising) / (self.steps - rising))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all schedules share.
+
+    Args:
+        steps: optimizer steps.
+        learning_rate: the highest one; by default that of the training arguments.
+        warmup: the share of a stage, from 0 to below 1, over which it is reached.
+        decay: how it falls to 0 by the end of the stage: "linear" or "cosine"; or "constant".
+    """
+
+    steps: int
+    _: KW_ONLY
+    learning_rate: float | None = None
+    warmup: float = 0.1
+    decay: str = "linear"
+
+    label: ClassVar[str]  # the name of the stage, where there is one only
+    by_layers: ClassVar[bool] = False  # whether layers are matched one to one
+    by_stage: ClassVar[tuple[str, ...]] = ()  # what may be a list, with one entry a stage
+
+    def __post_init__(self):
+        for name in self.by_stage:
+            if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))  # how a frozen dataclass sets its own fields
+        for steps in _entries(self.steps):
+            whole_number("steps", steps)
+        for rate in _entries(self.learning_rate):
+            if rate is not None:
+                _check_number("learning_rate", rate, above=0)
+        _check_number("warmup", self.warmup, at_least=0, below=1)
+        _check_choice("decay", self.decay, DECAYS)
+
+    def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
+        """The stages for a student whose layer l is matched to the teacher's layer `layer_map[l]`; 0: embeddings."""
+        return [self._stage(self.label, self.matches())]
+
+    def matches(self) -> list[Match]:
+        """What the only stage matches."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict:
+        """The schedule as plain strings, numbers and lists: what `json.dumps` takes."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"type": type(self).__name__, **values}
+
+    def _stage(self, name: str, matches: Sequence[Match], number: int = 0, only: int | None = None) -> Stage:
+        steps, rate = (v[number] if isinstance(v, tuple) else v for v in (self.steps, self.learning_rate))
+        return Stage(name, steps, tuple(matches), rate, self.warmup, self.decay, only)
+
+
+@dataclass(frozen=True)
+class LayerWise(Schedule):
+    """What schedules share that match layers one to one: weights of the losses.
+
+    Args:
+        mse, cosine, attention: weights of the parts of the layers' losses L_0 … L_L, see `MatchLayer`.
+        logits, task: weights of the losses of the output; that of the task counts where a batch has labels.
+        temperature: of the logits.
+    """
+
+    _: KW_ONLY
+    mse: float = 1.0
+    cosine: float = 1.0
+    attention: float = 1.0
+    logits: float = 1.0
+    task: float = 1.0
+    temperature: float = 1.0
+
+    by_layers: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("mse", "cosine", "attention", "logits", "task"):
+            _check_number(name, getattr(self, name), at_least=0)
+        _check_number("temperature", self.temperature, above=0)
+
+    def _layer(self, layer: int, layer_map: Mapping[int, int]) -> MatchLayer:
+        return MatchLayer(layer, layer_map[layer], self.mse, self.cosine, self.attention)
+
+    def _output(self) -> list[Match]:
+        logits = [MatchLogits(self.temperature, self.logits)] if self.logits else []
+        return logits + ([TaskLoss(self.task)] if self.task else [])
+
+
+@dataclass(frozen=True)
+class LayerByLayer(LayerWise):
+    """A stage for each layer, from the embeddings up, and then one for the output: L + 2 stages.
+
+    Errors of lower layers travel up, so these are mended first. Source: arXiv 2306.01076.
+
+    Args:
+        steps, learning_rate: one number, the same for every stage, or a list with one for each of the L + 2 stages.
+        order: "bottom_up", or "top_down": from the last layer to the embeddings, the output last all the same.
+        cumulative: whether a stage keeps the losses of the layers before it; else it matches its own layer alone.
+        freeze: whether a stage trains its own layer only; the last one trains the whole model all the same.
+
+    Without `freeze` a stage trains everything its losses depend on, so layer l and all layers below it.
+    """
+
+    _: KW_ONLY
+    order: str = "bottom_up"
+    cumulative: bool = True
+    freeze: bool = False
+
+    by_stage: ClassVar[tuple[str, ...]] = ("steps", "learning_rate")
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_choice("order", self.order, ORDERS)
+        for name in ("cumulative", "freeze"):
+            _check_choice(name, getattr(self, name), (True, False))
+        if not (self.mse or self.cosine):
+            raise ValueError("mse and cosine must not both be 0: the stage of the embeddings would match nothing")
+        if not (self.logits or self.task):
+            raise ValueError("logits and task must not both be 0: the last stage would match nothing")
+
+    def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
+        layers = sorted(layer_map, reverse=self.order == "top_down")
+        for name in self.by_stage:
+            if isinstance(values := getattr(self, name), tuple) and len(values) != len(layers) + 1:
+                raise ValueError(
+                    f"{name} must be one number or a list of {len(layers) + 1}, for the embeddings, {len(layers) - 1} "
+                    f"layers and the output; got {len(values)}"
+                )
+        stages = []
+        for number, layer in enumerate(layers):
+            matched = layers[: number + 1] if self.cumulative else [layer]
+            matches = [self._layer(one, layer_map) for one in matched]
+            stages.append(self._stage(f"L{layer}", matches, number, layer if self.freeze else None))
+        return [*stages, self._stage("output", self._output(), len(layers))]
+
+
+@dataclass(frozen=True)
+class AllLayers(LayerWise):
+    """All layers and the output at once, in one stage. Source: Jiao et al., "TinyBERT", 2020, in one stage as XTC."""
+
+    def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
+        layers = [self._layer(layer, layer_map) for layer in sorted(layer_map)]
+        return [self._stage("all layers", layers + self._output())]
+
+
+@dataclass(frozen=True)
+class LogitsOnly(Schedule):
+    """The teacher's softened logits, nothing else. Source: Hinton et al., 2015."""
+
+    _: KW_ONLY
+    temperature: float = 1.0
+
+    label: ClassVar[str] = "logits"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_number("temperature", self.temperature, above=0)
+
+    def matches(self) -> list[Match]:
+        return [MatchLogits(self.temperature)]
+
+
+@dataclass(frozen=True)
+class AttentionRelations(Schedule):
+    """Relations among queries, keys and values of the last layer, by `heads` heads: models of any depth and width.
+
+    What lies above the last layer's queries, keys and values does not train: let another schedule follow. Source:
+    W. Wang et al., "MiniLM", 2020, and "MiniLMv2", 2021, which matches all three.
+    """
+
+    _: KW_ONLY
+    heads: int
+
+    label: ClassVar[str] = "relations"
+
+    def __post_init__(self):
+        super().__post_init__()
+        whole_number("heads", self.heads)
+
+    def matches(self) -> list[Match]:
+        return [MatchRelations(self.heads)]
+
+
+@dataclass(frozen=True)
+class Contrastive(Schedule):
+    """InfoNCE between sentence vectors of student and teacher; the other sentences of a batch are the negatives.
+
+    What lies above the last layer does not train: let another schedule follow. Source: S. Sun et al., "Contrastive
+    Distillation on Intermediate Representations for Language Model Compression", 2020.
+    """
+
+    _: KW_ONLY
+    temperature: float = 0.05
+
+    label: ClassVar[str] = "contrast"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_number("temperature", self.temperature, above=0)
+
+    def matches(self) -> list[Match]:
+        return [MatchSentences(self.temperature)]
+
+
+@dataclass(frozen=True)
+class TaskOnly(Schedule):
+    """No distillation: the task's own loss on the labels, the control of all the others."""
+
+    label: ClassVar[str] = "task"
+
+    def matches(self) -> list[Match]:
+        return [TaskLoss()]
+
+
+SCHEDULES = {kind.__name__: kind for kind in (LayerByLayer, AllLayers, LogitsOnly, AttentionRelations)}
+SCHEDULES |= {kind.__name__: kind for kind in (Contrastive, TaskOnly)}
+
+
+def schedule_from_dict(data: Mapping) -> Schedule:
+    """The schedule that `to_dict` wrote.
+
+    Raises:
+        ValueError: an unknown type, a field that is missing or unknown, or one that holds what it must not.
+    """
+    kind = SCHEDULES.get(data.get("type")) if isinstance(data, Mapping) else None
+    if kind is None:
+        raise ValueError(f"a schedule needs a type, one of {', '.join(SCHEDULES)}, got {data!r}")
+    names = {field.name for field in fields(kind)}
+    if set(data) != {"type", *names}:
+        given = sorted(set(data) - {"type"})
+        raise ValueError(f"{kind.__name__} needs exactly the fields {sorted(names)}, got {given}")
+    return kind(**{name: data[name] for name in names})
+
+
+def _entries(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check_choice(name: str, value, allowed) -> None:
+    if value not in allowed or not isinstance(value, type(next(iter(allowed)))):  # 1 equals True, but is no answer
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check_number(name: str, value, at_least: float = -inf, above: float = -inf, below: float = inf) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (at_least <= value < below and above < value):
+        bounds = [f"of at least {at_least}"] * (at_least > -inf) + [f"above {above}"] * (above > -inf)
+        bounds += [f"below {below}"] * (below < inf)
+        raise ValueError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
