@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 
 import ttqlib as ttq
 from tests.cases import refused
+from tests.chapters import ROOT
 
 HEADLESS = {"bert.embeddings.position_embeddings", "bert.embeddings.token_type_embeddings"}
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -85,7 +86,7 @@ PLANS = {
     "binary": lambda: ttq.plan(bert(), bits=1, rest=8),
     "modes": lambda: ttq.TTQConfig({"a.b": ttq.TT(3, [4, 6], (6, 4)), "c": ttq.TTM(2, [5, 5], [4, 6])}),
     "quantizers": lambda: ttq.TTQConfig(
-        {"a": ttq.GroupRTN(4, group_size=32, symmetric=False), "b": ttq.Ternary(per=16), "c": ttq.LSQ(2, init="max")}
+        {"a": ttq.GroupRTN(4, per=32, symmetric=False), "b": ttq.Ternary(per=16), "c": ttq.LSQ(2, init="max")}
     ),
     "activations": lambda: ttq.plan(bert(), rank=4, activations=ttq.StaticActivation(4, batches=3)),
     "nothing": ttq.TTQConfig,
@@ -100,6 +101,37 @@ def test_json_there_and_back_gives_an_equal_plan(make):
     assert again == config
     assert json.dumps(again.to_dict()) == text
     assert replace(config, unmatched=("other",)) != again
+
+
+def test_json_by_hand_may_leave_out_what_has_a_default():
+    layers = {"a": {"format": {"type": "TT", "rank": 4}, "quantize": {"type": "LSQ", "bits": 3}}, "b": {}}
+    expected = ttq.TTQConfig({"a": ttq.LayerPlan(ttq.TT(4), ttq.LSQ(3)), "b": ttq.LayerPlan()})
+    assert ttq.TTQConfig.from_dict({"layers": layers}) == expected
+    assert ttq.TTQConfig.from_dict({}) == ttq.TTQConfig()
+
+
+def test_plans_of_earlier_versions_are_read():
+    """They have no format, and call `per` of a `GroupRTN` its group_size."""
+    recipe = {"type": "GroupRTN", "bits": 4, "group_size": 32, "symmetric": False}
+    old = {"layers": {"a": {"quantize": recipe}}, "rest": 8, "unmatched": ["b"]}
+    expected = ttq.TTQConfig({"a": ttq.GroupRTN(4, per=32, symmetric=False)}, rest=8, unmatched=("b",))
+    assert ttq.TTQConfig.from_dict(old) == expected
+
+
+@pytest.mark.parametrize("study", ["atis", "glue", "memory"])
+def test_every_plan_of_our_results_is_read(study):
+    rows = json.loads((ROOT / "data" / "results" / f"{study}.json").read_text(encoding="utf-8"))["rows"]
+    plans = [row["plan"] for row in rows if row.get("plan")]
+    assert plans and all(ttq.TTQConfig.from_dict(plan).to_dict() == {"format": 1, **plan} for plan in plans)
+
+
+@pytest.mark.parametrize("recipe", [ttq.LSQ, ttq.GroupRTN, ttq.DynamicActivation, ttq.StaticActivation])
+def test_a_recipe_takes_all_but_bits_by_keyword(recipe):
+    assert recipe(4).bits == 4
+    with pytest.raises(TypeError, match="positional argument"):
+        recipe(4, "channel")
+    with pytest.raises(TypeError, match="positional argument"):
+        ttq.Binary("channel")
 
 
 def test_without_quantizers_only_the_formats_stay():
@@ -147,10 +179,13 @@ BROKEN = {
     "no type": (damaged(activations={"bits": 8}), "got None"),
     "negative bits": (damaged(quantize={"bits": -2}), "bits must be a whole number from 2 to 8, got -2"),
     "rank as text": (damaged(format={"rank": "4"}), "rank must be a whole number of at least 1, got '4'"),
-    "extra field": (damaged(quantize={"path": "../x"}), "needs exactly the fields"),
+    "extra field": (damaged(quantize={"path": "../x"}), "unknown fields ['path']"),
     "modes": (damaged(format={"in_modes": [4, -6]}), "every entry of in_modes"),
     "side": (damaged(other={"type": "TT"}), "unknown fields ['other']"),
-    "no rest": ({"layers": {}, "unmatched": []}, "a plan needs exactly the fields"),
+    "no rank": ({"layers": {"a": {"format": {"type": "TT"}}}}, "format of a lacks the fields ['rank']"),
+    "two names": ({"layer": {}}, "a plan has the unknown fields ['layer']"),
+    "another format": ({"format": 2}, "the format of a plan must be 1, got 2"),
+    "no format": ({"format": True}, "the format of a plan must be 1, got True"),
     "layers": ({"layers": [], "rest": 32, "unmatched": []}, "layers must be an object, got list"),
     "layer": ({"layers": {"a": 4}, "rest": 32, "unmatched": []}, "the plan of a must be an object, got int"),
     "rest": ({"layers": {}, "rest": -8, "unmatched": []}, "rest must be one of"),

@@ -79,7 +79,7 @@ def test_a_nan_shows(recipe):
 def test_the_step_is_the_mean_over_the_calibration_batches_and_then_stands(init):
     quantizer = ttq.StaticActivation(4, batches=3, init=init).build()
     batches = [activations(seed=seed) * (seed + 1) for seed in range(5)]
-    steps = [ttq.LSQ(4, init).fit(batch).step.item() for batch in batches]
+    steps = [ttq.LSQ(4, init=init).fit(batch).step.item() for batch in batches]
     for seen, batch in enumerate(batches, 1):
         quantized = quantizer(batch)
         assert quantizer.step.item() == pytest.approx(sum(steps[: min(seen, 3)]) / min(seen, 3))

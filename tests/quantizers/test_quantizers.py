@@ -35,7 +35,7 @@ EXAMPLES = [
     ttq.LSQ(3, per="channel"),
     ttq.LSQ(2, per=5),
     ttq.Binary(),
-    ttq.Binary("channel", learnable=True),
+    ttq.Binary(per="channel", learnable=True),
     ttq.Ternary(5),
     ttq.GroupRTN(4, 5),
     ttq.GroupRTN(4, 5, symmetric=False),
@@ -330,7 +330,7 @@ def test_at_two_bits_the_search_halves_the_error_of_max_abs(shape, seed):
 
 @given(st.integers(2, 8), pers, weights())
 def test_the_search_is_never_worse_than_max_abs(bits, per, weight):
-    searched, largest = (ttq.LSQ(bits, init, per=per).fit(weight)(weight) for init in ("mse", "max"))
+    searched, largest = (ttq.LSQ(bits, init=init, per=per).fit(weight)(weight) for init in ("mse", "max"))
     assert (searched - weight).norm() <= 1.001 * (largest - weight).norm() + 1e-6 * weight.norm()
 
 
@@ -362,9 +362,9 @@ def test_the_other_starts_are_their_formulas(bits, per, seed):
     groups = [group for row in ([weight.flatten()] if per == "tensor" else weight) for group in row.split(size)]
     largest = torch.stack([group.abs().max() for group in groups])
     mean = torch.stack([group.abs().mean() for group in groups])
-    torch.testing.assert_close(ttq.LSQ(bits, "max", per=per).fit(weight).step.flatten(), largest / highest)
+    torch.testing.assert_close(ttq.LSQ(bits, init="max", per=per).fit(weight).step.flatten(), largest / highest)
     expected = 2 * mean / math.sqrt(highest)
-    torch.testing.assert_close(ttq.LSQ(bits, "lsq", per=per).fit(weight).step.flatten(), expected)
+    torch.testing.assert_close(ttq.LSQ(bits, init="lsq", per=per).fit(weight).step.flatten(), expected)
 
 
 def test_finer_scales_fit_better():
@@ -384,14 +384,14 @@ def test_a_channel_of_a_core_is_an_index_of_its_first_axis():
 
 def test_binary_has_two_levels_and_no_third_at_zero():
     weight = torch.tensor([[1.0, -3.0, 0.0, -0.0], [0.0, 0.0, 0.0, 0.0]])
-    assert ttq.Binary("channel").fit(weight)(weight).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
-    assert ttq.Binary("channel").fit(weight).codes(weight).tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
+    assert ttq.Binary(per="channel").fit(weight)(weight).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
+    assert ttq.Binary(per="channel").fit(weight).codes(weight).tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
     assert (weight.sign() * weight.abs().mean())[0].unique().numel() == 3  # what sign alone would give
 
 
 def test_ternary_by_hand():
     weight = torch.tensor([[4.0, -2.0, 0.5, 0.0, 1.0, -0.9], [0.0] * 6])  # mean 1.4, threshold 0.98, α = 7/3
-    quantizer = ttq.Ternary("channel").fit(weight)
+    quantizer = ttq.Ternary(per="channel").fit(weight)
     torch.testing.assert_close(quantizer(weight), torch.tensor([[1.0, -1, 0, 0, 1, 0], [0.0] * 6]) * 7 / 3)
     assert quantizer.codes(weight).tolist() == [[3, 1, 2, 2, 3, 2], [2] * 6]
 
@@ -419,11 +419,11 @@ def test_gradients_pass_straight_through_and_that_of_a_learnable_scale_is_exact(
 
 def test_round_to_nearest_by_hand():
     weight = torch.tensor([[-3.0, 0.4, 3.0, 6.0, -1.4]])  # groups of 3 and of 2
-    symmetric = ttq.GroupRTN(3, group_size=3).fit(weight)
+    symmetric = ttq.GroupRTN(3, per=3).fit(weight)
     assert symmetric.scale.tolist() == [[1, 2]]
     assert symmetric(weight).tolist() == [[-3, 0, 3, 6, -2]]
     assert symmetric.codes(weight).tolist() == [[1, 4, 7, 7, 3]]
-    asymmetric = ttq.GroupRTN(2, group_size=3, symmetric=False).fit(weight + 3)  # 0, 3.4, 6 | 9, 1.6
+    asymmetric = ttq.GroupRTN(2, per=3, symmetric=False).fit(weight + 3)  # 0, 3.4, 6 | 9, 1.6
     assert asymmetric.scale.tolist() == [[2, 3]] and asymmetric.zero_point.tolist() == [[0, 0]]
     assert asymmetric(weight + 3).tolist() == [[0, 4, 6, 9, 3]]
 
@@ -431,7 +431,7 @@ def test_round_to_nearest_by_hand():
 @given(st.integers(2, 8), st.sampled_from(["tensor", "channel", 3]), st.booleans(), weights())
 def test_round_to_nearest_is_off_by_at_most_half_a_step_and_keeps_zero(bits, group_size, symmetric, weight):
     weight.view(-1)[0] = 0
-    quantizer = ttq.GroupRTN(bits, group_size, symmetric).fit(weight)
+    quantizer = ttq.GroupRTN(bits, per=group_size, symmetric=symmetric).fit(weight)
     quantized = quantizer(weight)
     largest_step = quantizer.scale.max()
     slack = 1.0 if not symmetric else 0.5  # a zero point is rounded too, and may push the range by half a step
@@ -617,7 +617,7 @@ def test_an_unknown_granularity_is_refused(per):
             kind(per)
     with refused(ValueError, "per must be", repr(per)):
         ttq.LSQ(4, per=per)
-    with refused(ValueError, "group_size must be", repr(per)):
+    with refused(ValueError, "per must be", repr(per)):
         ttq.GroupRTN(4, per)
 
 

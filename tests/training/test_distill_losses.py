@@ -81,8 +81,8 @@ def test_logits(temperature):
     cold = [(x / temperature).tolist() for x in (student, teacher)]
     whole = temperature**2 * mean(kl(cold[1][b][0], cold[0][b][0]) for b in range(B))
     each = temperature**2 * mean(kl(cold[1][b][t], cold[0][b][t]) for b, t in tokens())
-    assert float(ttq.logits_kl(student[:, 0], teacher[:, 0], temperature)) == pytest.approx(whole)
-    assert float(ttq.logits_kl(student, teacher, temperature, MASK)) == pytest.approx(each)
+    assert float(ttq.logits_kl(student[:, 0], teacher[:, 0], temperature=temperature)) == pytest.approx(whole)
+    assert float(ttq.logits_kl(student, teacher, MASK, temperature=temperature)) == pytest.approx(each)
 
 
 def bernoulli(teacher: float, student: float) -> float:
@@ -96,8 +96,8 @@ def test_labels_that_are_on_or_off(temperature):
     cold = [(x / temperature).tolist() for x in (student, teacher)]
     each = {(b, t): mean(map(bernoulli, cold[1][b][t], cold[0][b][t])) for b, t in tokens()}
     whole = temperature**2 * mean(each[b, 0] for b in range(B))
-    assert float(ttq.bernoulli_kl(student[:, 0], teacher[:, 0], temperature)) == pytest.approx(whole)
-    found = float(ttq.bernoulli_kl(student, teacher, temperature, MASK))
+    assert float(ttq.bernoulli_kl(student[:, 0], teacher[:, 0], temperature=temperature)) == pytest.approx(whole)
+    found = float(ttq.bernoulli_kl(student, teacher, MASK, temperature=temperature))
     assert found == pytest.approx(temperature**2 * mean(each.values()))
 
 
@@ -142,7 +142,8 @@ def test_sentence_vectors():
 def test_info_nce():
     student, teacher = (random_tensor((B, HIDDEN), seed).tolist() for seed in (0, 1))
     found = [-log(softmax([cosine(student[i], other) / 0.1 for other in teacher])[i]) for i in range(B)]
-    assert float(ttq.info_nce(torch.tensor(student), torch.tensor(teacher), 0.1)) == pytest.approx(mean(found))
+    lost = ttq.info_nce(torch.tensor(student), torch.tensor(teacher), temperature=0.1)
+    assert float(lost) == pytest.approx(mean(found))
 
 
 # -------------------------------------------------------------------------------- padding and repetition
@@ -157,11 +158,11 @@ def of_relations(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def of_logits(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    return ttq.logits_kl(student, teacher, 2.0, mask)
+    return ttq.logits_kl(student, teacher, mask, temperature=2.0)
 
 
 def of_labels(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    return ttq.bernoulli_kl(student, teacher, 2.0, mask)
+    return ttq.bernoulli_kl(student, teacher, mask, temperature=2.0)
 
 
 def no_mask(loss, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

@@ -198,8 +198,8 @@ def test_weights_and_temperatures_of_the_recipes():
     assert TaskLoss().parts(observe(student, INPUTS), goal) == {}
     warm = MatchSentences(0.5).parts(seen, goal), MatchLogits(3.0).parts(seen, goal)
     vectors = (ttq.sentence_vectors(one.hidden_states[-1], seen.mask) for one in (seen, goal))
-    assert warm[0] == {"contrast": ttq.info_nce(*vectors, 0.5)}
-    assert warm[1] == {"logits": ttq.logits_kl(seen.logits["logits"], goal.logits["logits"], 3.0)}
+    assert warm[0] == {"contrast": ttq.info_nce(*vectors, temperature=0.5)}
+    assert warm[1] == {"logits": ttq.logits_kl(seen.logits["logits"], goal.logits["logits"], temperature=3.0)}
 
 
 # ------------------------------------------------------------------------------------------- what the labels are

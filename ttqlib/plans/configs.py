@@ -4,8 +4,8 @@ A plan names layers; it holds no weights. Readers write one by hand, `planning` 
 carries one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from ..quantizers.activations import DynamicActivation, StaticActivation
 from ..quantizers.fake_quantization import keep
@@ -13,6 +13,8 @@ from ..quantizers.recipes import LSQ, Binary, GroupRTN, Ternary, WeightRecipe
 from ..tensors.shapes import mode_sizes, whole_number
 
 REST = (32, 16, 8)
+FORMAT = 1  # of the JSON of a plan
+EARLIER = {"group_size": "per"}  # fields that plans of July 2026 name otherwise
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class TTM:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What one layer gets; None leaves that side of it as it is.
+    """What one layer gets; None leaves that side of it to the rest of the model.
 
-    `format`: `TT` for a linear layer, `TTM` for an embedding, or dense. `quantize`: the quantizer of every core, or of
-    the dense weight, or of the weights of all experts. `activations`: the quantizer of a linear layer's input.
+    `format`: `TT` for a linear layer, `TTM` for an embedding; None, dense as it is. `quantize`: the quantizer of every
+    core, or of the dense weight, or of the weights of all experts; None, as the plan's `rest` has it: float32, float16
+    or 8 bits. `activations`: the quantizer of a linear layer's input; None, float.
     """
 
     format: TT | TTM | None = None
@@ -89,29 +92,30 @@ class TTQConfig:
             name: {side: _to_dict(getattr(layer, side)) for side in KINDS if getattr(layer, side) is not None}
             for name, layer in self.layers.items()
         }
-        return {"layers": layers, "rest": self.rest, "unmatched": list(self.unmatched)}
+        return {"format": FORMAT, "layers": layers, "rest": self.rest, "unmatched": list(self.unmatched)}
 
     @classmethod
     def from_dict(cls, data: Mapping) -> "TTQConfig":
-        """The plan that `to_dict` wrote.
+        """The plan that `to_dict` wrote, or one by hand: what has a default may be left out.
 
         Raises:
-            ValueError: a field is missing or unknown, or holds what it must not.
+            ValueError: a field is unknown, or one without a default is missing, or it holds what it must not; or the
+                plan is of a format that this ttqlib does not know.
         """
-        _fields("a plan", data, {"layers", "rest", "unmatched"})
+        given = {"format": FORMAT, "layers": {}, "rest": 32, "unmatched": []} | _mapping("a plan", data)
+        _fields("a plan", given, {"format", "layers", "rest", "unmatched"})
+        if given["format"] != FORMAT or isinstance(given["format"], bool):
+            raise ValueError(f"the format of a plan must be {FORMAT}, got {given['format']!r}: from a newer ttqlib?")
         layers = {}
-        for name, sides in _mapping("layers", data["layers"]).items():
+        for name, sides in _mapping("layers", given["layers"]).items():
             _mapping(f"the plan of {name}", sides)
-            if unknown := set(sides) - set(KINDS):
-                raise ValueError(
-                    f"the plan of {name} has the unknown fields {sorted(unknown)}, known are {list(KINDS)}"
-                )
+            _fields(f"the plan of {name}", sides, KINDS.keys())
             recipes = {side: _from_dict(f"{side} of {name}", sides[side], KINDS[side]) for side in sides}
             layers[name] = LayerPlan(**recipes)
-        unmatched = data["unmatched"]
+        unmatched = given["unmatched"]
         if not isinstance(unmatched, list) or not all(isinstance(name, str) for name in unmatched):
             raise ValueError(f"unmatched must be a list of names, got {unmatched!r}")
-        return cls(layers, data["rest"], tuple(unmatched))
+        return cls(layers, given["rest"], tuple(unmatched))
 
 
 KINDS = {  # what each side of a layer's plan may be; the names stand in JSON
@@ -153,15 +157,20 @@ def _from_dict(where: str, data, kinds: Sequence[type]):
         names = ", ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{where}: type must be one of {names}, got {data.get('type')!r}")
     values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "type"
+        EARLIER.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in data.items()
+        if name != "type"
     }
-    _fields(where, values, {entry.name for entry in fields(kind)})
+    needed = {entry.name for entry in fields(kind) if entry.default is MISSING}
+    _fields(where, values, {entry.name for entry in fields(kind)}, needed)
     return kind(**values)
 
 
-def _fields(where: str, data, expected: set[str]) -> None:
-    if set(_mapping(where, data)) != expected:
-        raise ValueError(f"{where} needs exactly the fields {sorted(expected)}, got {sorted(map(str, data))}")
+def _fields(where: str, data: Mapping, known: Set[str], needed: Set[str] = frozenset()) -> None:
+    if unknown := sorted(map(str, data.keys() - known)):
+        raise ValueError(f"{where} has the unknown fields {unknown}, known are {sorted(known)}")
+    if missing := sorted(needed - data.keys()):
+        raise ValueError(f"{where} lacks the fields {missing}")
 
 
 def _mapping(where: str, data) -> Mapping:

@@ -5,7 +5,7 @@ them at leisure; activations are seen one batch at a time, hence two recipes: sc
 one step size, calibrated on the first batches and then trained.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from inspect import signature
 from math import sqrt
 
@@ -39,6 +39,7 @@ class DynamicActivation:
     """
 
     bits: int = 8
+    _: KW_ONLY
     symmetric: bool = True
 
     def __post_init__(self):
@@ -62,6 +63,7 @@ class StaticActivation:
     """
 
     bits: int = 8
+    _: KW_ONLY
     batches: int = 8
     init: str = "mse"
     grad_scale: bool = True

@@ -4,7 +4,7 @@ A recipe such as `LSQ(bits=4)` says how to quantize. Its `fit` makes the module 
 between the latent weight, which trains, and the layer, which sees a few levels only: `quantize_` of `parametrizing`.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import isfinite, sqrt
 from typing import ClassVar
 
@@ -99,6 +99,7 @@ class LSQ(WeightRecipe):
     """
 
     bits: int
+    _: KW_ONLY
     init: str = "mse"
     grad_scale: bool = True
     per: str | int = "tensor"
@@ -136,6 +137,7 @@ class LSQ(WeightRecipe):
 class MeanScale(WeightRecipe):
     """What `Binary` and `Ternary` share: a scale α that is a mean |w|, following the weight or learnable."""
 
+    _: KW_ONLY
     per: str | int = "tensor"
     learnable: bool = False
 
@@ -192,20 +194,18 @@ class GroupRTN(WeightRecipe):
 
     Nothing trains: the scales that `fit` sets stay. Symmetric: δ = max|w| / Qp, levels −2^(b−1) … Qp = 2^(b−1) − 1.
     Asymmetric: δ = (max − min) / (2^b − 1), the range widened to hold 0, and a zero point, the code 0 … 2^b − 1 that
-    stands for 0. The gradient passes straight through. `group_size` is what `per` is in `LSQ`.
+    stands for 0. The gradient passes straight through. `per` is as in `LSQ`.
     """
 
     hold: ClassVar = nn.Buffer
     bits: int
-    group_size: str | int = 128
+    _: KW_ONLY
+    per: str | int = 128
     symmetric: bool = True
 
     def __post_init__(self):
-        keep(self, bits=check_bits(self.bits), group_size=check_per("group_size", self.group_size))
-
-    @property
-    def per(self) -> str | int:
-        return self.group_size
+        keep(self, bits=check_bits(self.bits))
+        super().__post_init__()
 
     def initial_scales(self, weight: Tensor) -> dict[str, Tensor]:
         scale, lowest = min_max(split(weight, self.per), self.bits, self.symmetric)

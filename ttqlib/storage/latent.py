@@ -24,7 +24,7 @@ def save_latent(model: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
     unfinished = folder / f"{WEIGHTS}.unfinished"
-    save_file(tensors, unfinished, {"format": "pt", PLAN: digest(_plan(model), {})})
+    save_file(tensors, unfinished, {"format": "pt", PLAN: _digest(model)})
     os.replace(unfinished, folder / WEIGHTS)
     if isinstance(model, PreTrainedModel):
         config = copy.deepcopy(model.config)
@@ -47,7 +47,7 @@ def load_latent_(model: nn.Module, folder: Path) -> None:
     metadata = read_metadata(path)
     if DIGEST in metadata:
         raise ValueError(f"{path} is packed, its latent weights are gone: a training cannot go on from it")
-    if metadata.get(PLAN) != digest(_plan(model), {}):
+    if metadata.get(PLAN) != _digest(model):
         raise ValueError(f"{path} was not written by ttq.QATTrainer, or for a model with another plan than this one's")
     tensors = read(path, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()})
     for name, tensor in state.items():
@@ -66,3 +66,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 def _plan(model: nn.Module) -> dict:
     config = getattr(model, "ttq_config", None)
     return {} if config is None else config.to_dict()
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the plan, but not of its format: trainings that began before plans had one go on."""
+    return digest({name: value for name, value in _plan(model).items() if name != "format"}, {})

@@ -1,8 +1,9 @@
 """Distillation losses on plain tensors: how far what a student computes lies from what its teacher computes.
 
-Shapes: B sentences of T tokens, padding included. `mask`, (B, T), is true at real tokens. What stands at padding
-changes no loss, nor does more padding; and each loss is a mean, so a batch that is repeated does not change it either
-(`info_nce` says where it differs). Everything is computed in float32 at least.
+Every loss takes (student, teacher, mask), all else by keyword. Shapes: B sentences of T tokens, padding included.
+`mask`, (B, T), is true at real tokens. What stands at padding changes no loss, nor does more padding; and each loss is
+a mean, so a batch that is repeated does not change it either (`info_nce` says where it differs). Everything is computed
+in float32 at least.
 """
 
 import torch
@@ -42,7 +43,7 @@ def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return _mean(rows.mean(1), mask)
 
 
-def logits_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def logits_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) at temperature T: the mean over sentences or tokens.
 
     Logits are (B, classes) for whole sentences, without a mask, or (B, T, classes) for tokens, with one. The factor
@@ -60,7 +61,7 @@ def logits_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: 
     return temperature**2 * (rows.mean() if mask is None else _mean(rows, mask))
 
 
-def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def bernoulli_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
     """T² · KL(teacher ‖ student) of labels that are on or off, each by itself: the mean over labels and sentences.
 
     For multi-label classification, where a label's probability is the sigmoid of its logit / T. A softmax would
@@ -104,7 +105,7 @@ def sentence_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
     return widen(hidden).masked_fill(~real, 0).sum(1) / real.sum(1).clamp_min(1)
 
 
-def info_nce(student: Tensor, teacher: Tensor, temperature: float = 0.05) -> Tensor:
+def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.05) -> Tensor:
     """InfoNCE: find a sentence's teacher vector among those of the whole batch. Vectors are (B, hidden).
 
     −log softmax_j(cos(student_i, teacher_j) / temperature) at j = i, the mean over i: the other sentences are the

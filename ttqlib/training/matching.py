@@ -141,12 +141,12 @@ class MatchLogits(Match):
         if student.shape[-1] == teacher.shape[-1] == len(self.order):
             teacher = teacher[..., list(self.order)]
             if self.problem == MULTI:
-                return bernoulli_kl(student, teacher, self.temperature, mask)
+                return bernoulli_kl(student, teacher, mask, temperature=self.temperature)
             if self.problem == REGRESSION:
                 return logits_mse(student, teacher, mask)
         elif student.shape == teacher.shape == real.shape:
             student, teacher = (one.masked_fill(~real, torch.finfo(one.dtype).min) for one in (student, teacher))
-        return logits_kl(student, teacher, self.temperature, mask)
+        return logits_kl(student, teacher, mask, temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class MatchSentences(Match):
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
         vectors = (sentence_vectors(one.hidden_states[-1], student.mask) for one in (student, teacher))
-        return {"contrast": self.weight * info_nce(*vectors, self.temperature)}
+        return {"contrast": self.weight * info_nce(*vectors, temperature=self.temperature)}
 
 
 def size_of(who: str, model: PreTrainedModel, name: str) -> int:
