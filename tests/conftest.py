@@ -4,6 +4,7 @@ import os
 from collections import Counter
 
 from tests.kernels import one_thread_per_worker
+from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
 one_thread_per_worker()
 
@@ -21,14 +22,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No deadline: the first call of a test may load a library. Under CI the examples are the same on every run.
 settings.register_profile("ttq", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ttq")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """The tests of a module share its fixtures, so one worker takes them all, unless they name a group of their own."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="module")

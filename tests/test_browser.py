@@ -52,11 +52,7 @@ def chapters(page, tmp_path_factory):
         yield served
 
 
-# Each may run on any worker, and the longest begin: what shares a module goes to one worker otherwise (conftest.py)
-ALONE = [pytest.param(path, marks=pytest.mark.xdist_group(path.stem)) for path in CHAPTERS[::-1]]
-
-
-@pytest.mark.parametrize("path", ALONE, ids=name_of)
+@pytest.mark.parametrize("path", CHAPTERS[::-1], ids=name_of)  # the longest begin (tests/scheduling.py)
 def test_an_explorer_answers(page, chapters, path, record_property):
     assert (found := browser.notebook_problems(page, chapters, path.name)) == [], "\n".join(found)
     times = redraws(page)

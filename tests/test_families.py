@@ -17,10 +17,7 @@ def tried(family: Family, step: str) -> bool:
 
 
 CELLS = [
-    pytest.param(name, step, id=f"{name}-{step}", marks=pytest.mark.xdist_group(f"family {name}"))
-    for name in FAMILIES
-    for step in STEPS
-    if tried(FAMILIES[name], step)
+    pytest.param(name, step, id=f"{name}-{step}") for name in FAMILIES for step in STEPS if tried(FAMILIES[name], step)
 ]
 
 
