@@ -151,7 +151,7 @@ def closest_ternary(w):
 RIGHT |= {"affine_quantize": affine, "step_gradient": gradient_of_step}
 RIGHT |= {"best_step": searched_step, "best_ternary": closest_ternary}
 WRONG |= {
-    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, "tensor").fit(x)(x),
+    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, per="tensor").fit(x)(x),
     ("affine_quantize", "range without 0"): lambda x, bits: (
         ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() * (x.max() - x.min()) / (2**bits - 1) + x.min()
     ),

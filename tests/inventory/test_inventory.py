@@ -150,7 +150,7 @@ def test_experts_have_no_train():
         ttq.plan(mixtral(), rules={"experts": ttq.TT(4)})
 
 
-@pytest.mark.parametrize("recipe", [ttq.LSQ(4, per="channel"), ttq.Binary(per="channel"), ttq.GroupRTN(3, 16)])
+@pytest.mark.parametrize("recipe", [ttq.LSQ(4, per="channel"), ttq.Binary(per="channel"), ttq.GroupRTN(3, per=16)])
 def test_an_expert_is_quantized_as_if_it_stood_alone(recipe):
     experts = mixtral().model.layers[0].mlp.experts
     alone = nn.Linear(32, 128, bias=False)
@@ -171,7 +171,12 @@ def test_conv1d_has_its_channels_in_columns():
         conv.weight.copy_(torch.randn(3, 5) * torch.tensor([1, 10, 100, 1000, 10000.0]))
         plain.weight.copy_(conv.weight.T)
     assert layout_of(conv, "weight") == Layout(columns=True) and layout_of(plain, "weight") == PLAIN
-    for recipe in (ttq.LSQ(4, per="channel"), ttq.GroupRTN(4, 2), ttq.GroupRTN(4, 2, symmetric=False), ttq.Ternary(2)):
+    for recipe in (
+        ttq.LSQ(4, per="channel"),
+        ttq.GroupRTN(4, per=2),
+        ttq.GroupRTN(4, per=2, symmetric=False),
+        ttq.Ternary(per=2),
+    ):
         one, other = copy.deepcopy(conv), copy.deepcopy(plain)
         quantizers = [ttq.quantize_(layer, "weight", recipe) for layer in (one, other)]
         assert torch.equal(one.weight.T, other.weight)

@@ -38,7 +38,7 @@ def quantizing_linear(recipe):
 @given(st.integers(2, 8), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), seeds)
 def test_every_token_has_a_grid_of_its_own(bits, symmetric, dtype, seed):
     x = (random_tensor((3, 4, 7), seed) * torch.logspace(-3, 3, 4)[:, None]).to(dtype)
-    quantizer = ttq.DynamicActivation(bits, symmetric).build()
+    quantizer = ttq.DynamicActivation(bits, symmetric=symmetric).build()
     quantized = quantizer(x)
     assert quantized.dtype == dtype and quantized.shape == x.shape
     for token, result in zip(x.flatten(0, 1).float(), quantized.flatten(0, 1).float()):
@@ -59,7 +59,7 @@ def test_dynamic_by_hand():
 def test_the_gradient_passes_straight_through_also_at_the_largest_entry(symmetric):
     """1/scale is rounded, so the largest entry may land a hair beyond the last level: it must not count as clipped."""
     x, upstream = activations((200, 12)).requires_grad_(), activations((200, 12), 1)
-    ttq.DynamicActivation(4, symmetric).build()(x).backward(upstream)
+    ttq.DynamicActivation(4, symmetric=symmetric).build()(x).backward(upstream)
     assert torch.equal(x.grad, upstream)
 
 

@@ -36,9 +36,9 @@ EXAMPLES = [
     ttq.LSQ(2, per=5),
     ttq.Binary(),
     ttq.Binary(per="channel", learnable=True),
-    ttq.Ternary(5),
-    ttq.GroupRTN(4, 5),
-    ttq.GroupRTN(4, 5, symmetric=False),
+    ttq.Ternary(per=5),
+    ttq.GroupRTN(4, per=5),
+    ttq.GroupRTN(4, per=5, symmetric=False),
 ]
 
 
@@ -443,7 +443,7 @@ def test_round_to_nearest_is_off_by_at_most_half_a_step_and_keeps_zero(bits, gro
 
 def test_an_asymmetric_grid_fits_one_sided_weights_better():
     weight = core().abs()
-    assert error(ttq.GroupRTN(3, 32, symmetric=False), weight) < 0.7 * error(ttq.GroupRTN(3, 32), weight)
+    assert error(ttq.GroupRTN(3, per=32, symmetric=False), weight) < 0.7 * error(ttq.GroupRTN(3, per=32), weight)
 
 
 # ---------------------------------------------------------------------------------------------------- half precision
@@ -618,7 +618,7 @@ def test_an_unknown_granularity_is_refused(per):
     with refused(ValueError, "per must be", repr(per)):
         ttq.LSQ(4, per=per)
     with refused(ValueError, "per must be", repr(per)):
-        ttq.GroupRTN(4, per)
+        ttq.GroupRTN(4, per=per)
 
 
 @pytest.mark.parametrize("step", [0, -1.0, math.nan, math.inf, torch.ones(2, 1)])

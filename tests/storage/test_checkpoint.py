@@ -72,7 +72,7 @@ PLANS = {
     "binary": {"rank": 4, "bits": 1},
     "ternary": {"rank": 4, "quantize": ttq.Ternary(per="channel"), "rest": 8},
     "learnable ternary": {"rank": 4, "quantize": ttq.Ternary(learnable=True), "rest": 8},
-    "groups with zero points": {"rank": 4, "quantize": ttq.GroupRTN(3, 5, symmetric=False), "rest": 16},
+    "groups with zero points": {"rank": 4, "quantize": ttq.GroupRTN(3, per=5, symmetric=False), "rest": 16},
     "static activations": {"rank": 4, "bits": 2, "rest": 8, "activations": ttq.StaticActivation(batches=2)},
     "dynamic activations": {"bits": 8, "rest": 8, "activations": ttq.DynamicActivation()},
 }

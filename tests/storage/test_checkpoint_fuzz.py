@@ -37,7 +37,7 @@ def model(seed: int = 0, rank: int = 2, rest: int = 8) -> BertForSequenceClassif
     bert = BertForSequenceClassification(BertConfig(**sizes, vocab_size=11, max_position_embeddings=6))
     rules = {"query": ttq.LayerPlan(ttq.TT(rank), ttq.LSQ(3)), "key": ttq.Ternary(), "intermediate": ttq.TT(rank)}
     rules |= {"word": ttq.LayerPlan(ttq.TTM(rank), ttq.LSQ(3))}
-    rules |= {"value": ttq.LayerPlan(None, ttq.GroupRTN(3, 4, symmetric=False), ttq.StaticActivation())}
+    rules |= {"value": ttq.LayerPlan(None, ttq.GroupRTN(3, per=4, symmetric=False), ttq.StaticActivation())}
     ttq.compress_(bert, ttq.plan(bert, rules=rules, rest=rest))
     bert.train()(IDS)
     return bert.eval()

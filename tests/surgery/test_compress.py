@@ -308,7 +308,7 @@ def test_conv1d_becomes_the_same_linear_map():
 
 
 @pytest.mark.parametrize(
-    "recipe", [ttq.LSQ(bits=4, per="channel"), ttq.Binary(per="channel"), ttq.GroupRTN(4, 4)], ids=str
+    "recipe", [ttq.LSQ(bits=4, per="channel"), ttq.Binary(per="channel"), ttq.GroupRTN(4, per=4)], ids=str
 )
 def test_conv1d_is_quantized_by_output_as_the_same_linear_layer_is(recipe):
     """Its weight is (in, out). Scales along the wrong axis would lose the small outputs."""

@@ -115,4 +115,4 @@ def pareto_figure(
 
 
 def recipe_for(bits: int, per: str) -> WeightRecipe:
-    return Binary(per) if bits == 1 else LSQ(bits, per=per)
+    return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
