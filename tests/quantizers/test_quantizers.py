@@ -24,10 +24,12 @@ NOT_PER = ["row", 0, -1, 1.5, None]
 
 pers = st.sampled_from(["tensor", "channel", 1, 3, 64])
 recipes = st.one_of(
-    st.builds(ttq.LSQ, st.integers(2, 8), st.sampled_from(["mse", "max", "lsq"]), st.booleans(), pers),
-    st.builds(ttq.Binary, pers, st.booleans()),
-    st.builds(ttq.Ternary, pers, st.booleans()),
-    st.builds(ttq.GroupRTN, st.integers(2, 8), pers, st.booleans()),
+    st.builds(
+        ttq.LSQ, st.integers(2, 8), init=st.sampled_from(["mse", "max", "lsq"]), grad_scale=st.booleans(), per=pers
+    ),
+    st.builds(ttq.Binary, per=pers, learnable=st.booleans()),
+    st.builds(ttq.Ternary, per=pers, learnable=st.booleans()),
+    st.builds(ttq.GroupRTN, st.integers(2, 8), per=pers, symmetric=st.booleans()),
 )
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 EXAMPLES = [
@@ -614,7 +616,7 @@ def test_an_unknown_start_is_refused():
 def test_an_unknown_granularity_is_refused(per):
     for kind in (ttq.Binary, ttq.Ternary):
         with refused(ValueError, "per must be 'tensor', 'channel' or a group size", repr(per)):
-            kind(per)
+            kind(per=per)
     with refused(ValueError, "per must be", repr(per)):
         ttq.LSQ(4, per=per)
     with refused(ValueError, "per must be", repr(per)):

@@ -145,7 +145,7 @@ RECIPES = st.one_of(
     st.builds(ttq.LSQ, st.integers(2, 8), init=st.sampled_from(["mse", "max", "lsq"]), per=PERS),
     st.builds(ttq.Binary, per=PERS, learnable=st.booleans()),
     st.builds(ttq.Ternary, per=PERS, learnable=st.booleans()),
-    st.builds(ttq.GroupRTN, st.integers(2, 8), PERS, symmetric=st.booleans()),
+    st.builds(ttq.GroupRTN, st.integers(2, 8), per=PERS, symmetric=st.booleans()),
 )
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 

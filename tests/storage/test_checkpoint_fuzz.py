@@ -204,10 +204,10 @@ def forged_plans(saves: dict) -> Iterator[tuple[str, Break]]:
             plan("layers", WORDS, "format", "vocabulary_modes", value=modes),
         )
     for per in ("row", 0, -1, 1.5, None, [], 3):
-        yield f"group {per}", plan("layers", VALUE, "quantize", "group_size", value=per)
+        yield f"group {per}", plan("layers", VALUE, "quantize", "per", value=per)
     for kind in ("Evil", "", None, 3, "os.system", "WeightRecipe", "Float16"):
         yield f"type {kind}", plan("layers", KEY, "quantize", "type", value=kind)
-    for field in ("type", "bits", "init"):
+    for field in ("type", "bits"):
         yield f"no {field}", plan("layers", QUERY, "quantize", field, value=...)
     for name in (QUERY, KEY, VALUE, WORDS):
         yield f"layer {name} left out", plan("layers", name, value=...)
@@ -220,8 +220,9 @@ def forged_plans(saves: dict) -> Iterator[tuple[str, Break]]:
             yield f"quantized {name!r}", plan("layers", name, value=binary)
     for rest in (32, 16, 7, -8, "8", None, [8], 8.5):
         yield f"rest {rest}", plan("rest", value=rest)
-    for path in ("layers", "rest", "unmatched"):
+    for path in ("layers", "rest"):
         yield f"no {path}", plan(path, value=...)
+    for path in ("layers", "rest", "unmatched", "format"):
         yield f"{path} no such thing", plan(path, value=3)
     yield "another field", plan("evil", value=1)
 

@@ -330,7 +330,7 @@ def test_numbers_of_numpy_make_the_plan_that_plain_ones_make(tmp_path):
     def config(number) -> ttq.TTQConfig:
         words = ttq.LayerPlan(ttq.TTM(number(3)), ttq.LSQ(bits=number(4), per=number(8)))
         rules = {"output": ttq.TT(number(2), (number(4), number(6)), (number(6), number(4))), "word_embeddings": words}
-        rules |= {"query": ttq.GroupRTN(number(4), number(8)), "key": ttq.Ternary(per=number(8))}
+        rules |= {"query": ttq.GroupRTN(number(4), per=number(8)), "key": ttq.Ternary(per=number(8))}
         return ttq.plan(bert(), rules=rules, activations=ttq.DynamicActivation(number(8)), rest=number(8))
 
     plain, model = config(int), bert()

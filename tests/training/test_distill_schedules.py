@@ -232,7 +232,7 @@ def test_logits_are_compared_as_what_they_are(changes, loss):
     assert logits_loss(*models) == {"logits": pytest.approx(float(loss(*logits_of(*models))))}
     if loss is not ttq.logits_mse:
         found = logits_loss(*models, temperature=3.0)
-        assert found == {"logits": pytest.approx(float(loss(*logits_of(*models), 3.0)))}
+        assert found == {"logits": pytest.approx(float(loss(*logits_of(*models), temperature=3.0)))}
     else:
         with refused(ValueError, "temperature=3.0", "regression", "use 1"):
             logits_loss(*models, temperature=3.0)

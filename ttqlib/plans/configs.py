@@ -14,7 +14,6 @@ from ..tensors.shapes import mode_sizes, whole_number
 
 REST = (32, 16, 8)
 FORMAT = 1  # of the JSON of a plan
-EARLIER = {"group_size": "per"}  # fields that plans of July 2026 name otherwise
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,10 @@ def _from_dict(where: str, data, kinds: Sequence[type]):
         names = ", ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{where}: type must be one of {names}, got {data.get('type')!r}")
     values = {
-        EARLIER.get(name, name): tuple(value) if isinstance(value, list) else value
-        for name, value in data.items()
-        if name != "type"
+        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "type"
     }
+    if kind is GroupRTN and "group_size" in values and "per" not in values:
+        values["per"] = values.pop("group_size")  # as plans without a format call it
     needed = {entry.name for entry in fields(kind) if entry.default is MISSING}
     _fields(where, values, {entry.name for entry in fields(kind)}, needed)
     return kind(**values)
