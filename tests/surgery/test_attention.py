@@ -66,6 +66,19 @@ def assert_equal(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 # ---------------------------------------------------------------------------------------------------------- equality
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("rank", [1, 4, 7, 11])
+@pytest.mark.parametrize("mask", ["none", "padding"])
+def test_a_gpu_gives_the_same_answer(rank, mask):
+    """Its kernel is particular about where rows begin."""
+    part, hidden = fused(attention(rank, dtype=torch.float32)), random_tensor((2, TOKENS, WIDTH))
+    mask = masks("sdpa", torch.float32)[mask]
+    with torch.no_grad():
+        expected = part(hidden, mask)[0]
+        found = part.cuda()(hidden.cuda(), None if mask is None else mask.cuda())[0].cpu()
+    assert_equal(found, expected, 1e-3)
+
+
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @given(

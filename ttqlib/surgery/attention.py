@@ -74,6 +74,8 @@ class LatentAttention(BertSelfAttention):
     def _without_maps(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """The same without a matrix of maps: heads are batched, or where no mask is, one with all their queries."""
         queries = queries.flatten(1, 2)[:, None] if mask is None else queries.transpose(1, 2)
+        if keys.is_cuda:  # whose kernel wants every row to begin at a multiple of 16 bytes
+            keys, values = keys.contiguous(), values.contiguous()
         keys, values = (part[:, None].expand(-1, queries.shape[1], -1, -1) for part in (keys, values))
         dropout = self.dropout.p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, mask, dropout, scale=1.0)
