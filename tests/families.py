@@ -39,7 +39,7 @@ TWO_STACKS = {
 }
 XLNET = {
     **UNRECORDED,
-    "bfloat16": "but loading would make it float32",  # by transformers: what its parameters are made with sets no dtype
+    "bfloat16": "is bfloat16, but loading would make it float32: ",  # transformers makes its parameters without a dtype
     "export_onnx": "answers logits, mems",
 }
 RECURRENT = {**UNRECORDED, "export_onnx": "for texts of one length only"}

@@ -6,6 +6,7 @@ xdist's own `--dist loadgroup` is no help: 3.8 writes groups into ids that pytes
 
 from pathlib import PurePosixPath
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 APART = {  # modules whose tests may be shared out: test → what stays together
@@ -27,6 +28,7 @@ class ByModule(LoadScopeScheduling):
         return unit(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)  # -p no:xdist asks for none
 def pytest_xdist_make_scheduler(config, log):
     config.option.loadscopereorder = False  # units begin in the order of the tests
     return ByModule(config, log)

@@ -95,10 +95,17 @@ def check_rebuild(model: nn.Module, plan: TTQConfig, version: int = VERSION) -> 
         raise ValueError(f"the plan is not this model's: {first_line(error)}; {ADVICE}") from None
     found, made = _described(model), _described(twin)
     for name in [*found, *(made.keys() - found.keys())]:
-        if (one := found.get(name)) != (other := made.get(name)):
-            raise ValueError(f"{name} is {one or 'missing'}, but loading would make it {other or 'missing'}: {ADVICE}")
+        if (one := found.get(name, "missing")) != (other := made.get(name, "missing")):
+            one, other = _unlike(one, other)
+            raise ValueError(f"{name} is {one}, but loading would make it {other}: {ADVICE}")
     model = _apart(model, twin)
     return model, {} if anew is None else _changed(unsaved(model), _made_anew(twin))
+
+
+def _unlike(one: str, other: str) -> tuple[str, str]:
+    """Two different lines about a tensor without what they share, where they differ in the dtype alone."""
+    (dtype, _, rest), (another, _, same) = one.partition(" "), other.partition(" ")
+    return (dtype, another) if rest and rest == same else (one, other)
 
 
 def _built_anew(model: nn.Module) -> PreTrainedModel | None:
