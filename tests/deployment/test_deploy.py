@@ -304,8 +304,8 @@ def test_8_bits_stay_close(small):
 
 def test_only_thin_products_stay_float32(tmp_path):
     torch.manual_seed(0)
-    wide, thin = torch.nn.Linear(deploy.THIN, 64), torch.nn.Linear(64, deploy.THIN - 1)
-    path, x = tmp_path / "model.onnx", torch.randn(2, 5, deploy.THIN)
+    wide, thin = torch.nn.Linear(deploy.THIN_SIDE, 64), torch.nn.Linear(64, deploy.THIN_SIDE - 1)
+    path, x = tmp_path / "model.onnx", torch.randn(2, 5, deploy.THIN_SIDE)
     torch.nn.init.zeros_(thin.weight[0])  # a row that has no largest entry to scale by
     model = torch.nn.Sequential(wide, thin).eval()
     torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
