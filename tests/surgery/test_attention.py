@@ -71,7 +71,7 @@ def assert_equal(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("mask", ["none", "padding"])
 def test_a_gpu_gives_the_same_answer(rank, mask):
     """Its kernel is particular about where rows begin."""
-    part, hidden = fused(attention(rank, dtype=torch.float32)), random_tensor((2, TOKENS, WIDTH))
+    part, hidden = fused(attention(rank, dtype=torch.float32)), random_tensor((2, TOKENS, WIDTH)).float()
     mask = masks("sdpa", torch.float32)[mask]
     with torch.no_grad():
         expected = part(hidden, mask)[0]
