@@ -237,7 +237,7 @@ def load(trial: Trial) -> None:
     """from_pretrained gives a model with the same answers, to the bit."""
     model = trial.watch(trial.compressed())
     model.save_pretrained(trial.folder)
-    loaded = type_of(model).from_pretrained(trial.folder)
+    loaded = type(model).from_pretrained(trial.folder)  # as README says, also where a tensor of its own is quantized
     assert not loaded.training
     assert_equal(answers(loaded, trial.inputs()), answers(model, trial.inputs()))
     assert_tied(loaded, trial.dense())

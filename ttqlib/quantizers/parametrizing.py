@@ -40,6 +40,8 @@ def register_(places: Iterable[tuple[nn.Module, str]], quantizer: Quantizer, uns
         parametrize.register_parametrization(module, name, quantizer, unsafe=unsafe)
         if isinstance(module, PreTrainedModel):  # transformers looks up by the name of a class what it can show
             _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
+            # `type(model).from_pretrained` makes a model of the plain class: this one has properties without tensors
+            type(module).from_pretrained = parametrize.type_before_parametrizations(module).from_pretrained
 
 
 def _own_class_(module: nn.Module) -> None:

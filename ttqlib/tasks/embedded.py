@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-TASKS = ("flights", "reviews")
+EMBEDDED = ("flights", "reviews")
 SPLITS = ("train", "validation", "test")
 
 
@@ -19,7 +19,7 @@ def embedded_folder(task: str) -> Path:
     return _data() / task
 
 
-def missing_data(tasks: Sequence[str] = TASKS) -> Iterator[str]:
+def missing_data(tasks: Sequence[str] = EMBEDDED) -> Iterator[str]:
     """One line for every embedded task that lacks a file: which, and what to do."""
     for task in tasks:
         files = [f"{task}/{split}.jsonl" for split in SPLITS]
