@@ -317,7 +317,7 @@ def test_nothing_is_wrong(check):
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The files of set-up and one small chapter: enough for every check to find nothing."""
-    for name in (*SETUP, "docs/families.md"):
+    for name in (*SETUP, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     chapter = {"cells": [{"cell_type": "markdown", "source": ["# 1\n", "reading takes 10 minutes"]}]}
