@@ -42,10 +42,14 @@ class Explorer(widgets.VBox):
 
     def _redraw(self, _change=None) -> None:
         with _garbage_waits():
-            figure, text = self.draw(**self.values)
-            image = BytesIO()
-            figure.savefig(image, format="png")
-        self.picture.value, self.readout.value = image.getvalue(), text
+            self.picture.value, self.readout.value = self._drawn()
+
+    def _drawn(self) -> tuple[bytes, str]:
+        """The picture and the text. The figure is garbage at once: it never gets old enough to be hard to find."""
+        figure, text = self.draw(**self.values)
+        image = BytesIO()
+        figure.savefig(image, format="png")
+        return image.getvalue(), text
 
     def __repr__(self) -> str:
         # what a reader sees on a page that shows no widgets, and what nbval compares
