@@ -151,7 +151,7 @@ def closest_ternary(w):
 RIGHT |= {"affine_quantize": affine, "step_gradient": gradient_of_step}
 RIGHT |= {"best_step": searched_step, "best_ternary": closest_ternary}
 WRONG |= {
-    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, per="tensor").fit(x)(x),
+    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, per="tensor").build(x)(x),
     ("affine_quantize", "range without 0"): lambda x, bits: (
         ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() * (x.max() - x.min()) / (2**bits - 1) + x.min()
     ),
@@ -169,8 +169,8 @@ WRONG |= {
     ("best_step", "negative"): lambda x, bits: -searched_step(x, bits),
     ("best_step", "no number"): lambda x, bits: x,
     ("best_step", "infinite"): lambda x, bits: float("inf"),
-    ("best_ternary", "the rule of thumb"): lambda w: ttq.Ternary().fit(w)(w),
-    ("best_ternary", "binary"): lambda w: ttq.Binary().fit(w)(w),
+    ("best_ternary", "the rule of thumb"): lambda w: ttq.Ternary().build(w)(w),
+    ("best_ternary", "binary"): lambda w: ttq.Binary().build(w)(w),
     ("best_ternary", "NaN on zeros"): lambda w: closest_ternary(w) / (w.abs().sum() > 0),
     ("best_ternary", "not rounded"): lambda w: w,
     ("best_ternary", "a scalar"): lambda w: w.abs().mean(),

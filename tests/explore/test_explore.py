@@ -244,7 +244,7 @@ def test_the_explorer_of_steps_shows_what_the_plain_function_gives():
     for name, weight in WEIGHTS.items():
         for bits in (2, 4):
             settings = [("slider", size, size * weight.std().item()) for size in (sizes[0], 1.0, sizes[-1])]
-            found = {init: ttq.LSQ(bits, init=init).fit(weight).step.item() for init in ("max", "mse")}
+            found = {init: ttq.LSQ(bits, init=init).build(weight).step.item() for init in ("max", "mse")}
             settings += [("max-abs", 1.0, found["max"]), ("best", 1.0, found["mse"])]
             for rule, size, step in settings:
                 for control, value in {"weight": name, "bits": bits, "rule": rule, "step": size}.items():

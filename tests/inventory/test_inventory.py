@@ -87,7 +87,7 @@ def test_to_look_leaves_no_trace():
 
 def test_a_quantized_layer_is_still_one():
     layer = nn.Linear(4, 3)
-    ttq.quantize_(layer, "weight", ttq.LSQ(4))
+    ttq.fake_quantize_(layer, ttq.LSQ(4))
     assert is_linear(layer)
 
 
@@ -157,7 +157,7 @@ def test_an_expert_is_quantized_as_if_it_stood_alone(recipe):
     with torch.no_grad():
         alone.weight.copy_(experts.gate_up_proj[2])
     for module, name in ((experts, "gate_up_proj"), (alone, "weight")):
-        ttq.quantize_(module, name, recipe)
+        ttq.fake_quantize_(module, recipe, name)
     assert torch.equal(experts.gate_up_proj[2], alone.weight)
 
 
@@ -178,7 +178,7 @@ def test_conv1d_has_its_channels_in_columns():
         ttq.Ternary(per=2),
     ):
         one, other = copy.deepcopy(conv), copy.deepcopy(plain)
-        quantizers = [ttq.quantize_(layer, "weight", recipe) for layer in (one, other)]
+        quantizers = [ttq.fake_quantize_(layer, recipe).parametrizations.weight[0] for layer in (one, other)]
         assert torch.equal(one.weight.T, other.weight)
         weights = one.parametrizations.weight.original, other.parametrizations.weight.original
         codes = [quantizer.codes(weight) for quantizer, weight in zip(quantizers, weights)]
@@ -198,10 +198,10 @@ def test_a_copy_that_is_quantized_further_leaves_the_original_alone():
     """A weight norm is a parametrization too, and PyTorch shares the class that it makes among copies."""
     normed = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 3))
     once = nn.Linear(4, 4)
-    ttq.quantize_(once, "weight", ttq.LSQ(4))
+    ttq.fake_quantize_(once, ttq.LSQ(4))
     for layer, x in ((normed, torch.ones(1, 4, 5)), (once, torch.ones(1, 4))):
         expected = layer(x)
         twin = copy.deepcopy(layer)
-        ttq.quantize_(twin, "bias", ttq.LSQ(8))
+        ttq.fake_quantize_(twin, ttq.LSQ(8), "bias")
         assert torch.equal(layer(x), expected) and "bias" in dict(layer.named_parameters())
         assert twin(x).shape == expected.shape

@@ -112,7 +112,7 @@ def test_flops_refuses_what_it_cannot_count():
     with refused(TypeError, "TTLinear", "Conv1d", "FlopCounterMode"):
         ttq.flops(nn.Conv1d(1, 1, 1), 1)
     for value in (-1, 1.5, True, "a"):
-        with refused(ValueError, "rows", "at least 0", repr(value)):
+        with refused(ValueError, "tokens", "at least 0", repr(value)):
             ttq.flops(nn.Linear(2, 2), value)
 
 

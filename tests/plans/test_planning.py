@@ -89,6 +89,8 @@ PLANS = {
         {"a": ttq.GroupRTN(4, per=32, symmetric=False), "b": ttq.Ternary(per=16), "c": ttq.LSQ(2, init="max")}
     ),
     "activations": lambda: ttq.plan(bert(), rank=4, activations=ttq.StaticActivation(4, batches=3)),
+    "words": lambda: ttq.TTQConfig({"a": ttq.LayerPlan(ttq.TT(2), "rest", "float"), "b": "float"}, rest=8),
+    "ranks by bond": lambda: ttq.TTQConfig({"a": ttq.TT([1, 2, 4, 3, 2, 2, 1])}),
     "nothing": ttq.TTQConfig,
 }
 
@@ -142,6 +144,38 @@ def test_without_quantizers_only_the_formats_stay():
     assert formats.rest == 32 and formats.unmatched == config.unmatched
 
 
+def test_rules_say_float_and_rest_apart_from_what_they_leave_open():
+    rules = {"query": "float", "key": "rest", "value": ttq.LayerPlan(ttq.TT(2), activations="float"), "pooler": None}
+    eight = ttq.DynamicActivation(8)
+    config = ttq.plan(bert(), rules=rules, quantize=ttq.LSQ(2), activations=eight)
+    query, key, value = (config.layers[f"bert.encoder.layer.0.attention.self.{name}"] for name in list(rules)[:3])
+    assert query == ttq.LayerPlan(quantize="float", activations=eight)
+    assert key == ttq.LayerPlan(quantize="rest", activations=eight)
+    assert value == ttq.LayerPlan(ttq.TT(2), ttq.LSQ(2), "float")
+    assert "bert.pooler.dense" not in config.layers and "bert.pooler.dense" not in config.unmatched
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ttq.LayerPlan(8), "format of a layer must be one of TT, TTM, None, got 8"),
+        (lambda: ttq.LayerPlan("float"), "format of a layer must be one of TT, TTM, None, got 'float'"),
+        (
+            lambda: ttq.LayerPlan(quantize=4),
+            "quantize of a layer must be one of LSQ, Binary, Ternary, GroupRTN, 'float'",
+        ),
+        (lambda: ttq.LayerPlan(quantize="int4"), "'float', 'rest', None, got 'int4'"),
+        (lambda: ttq.LayerPlan(activations="rest"), "DynamicActivation, StaticActivation, 'float', None, got 'rest'"),
+        (lambda: ttq.LayerPlan(activations=ttq.LSQ(4)), "activations of a layer must be one of"),
+        (lambda: ttq.TT([1, 0, 1]), "every entry of rank"),
+        (lambda: ttq.TT("4"), "rank must be a whole number"),
+    ],
+)
+def test_what_no_layer_can_get_is_refused(make, says):
+    with refused(ValueError, says):
+        make()
+
+
 REFUSED = {
     "rest": (lambda m: ttq.plan(m, rank=4, rest=4), "rest must be one of 32, 16, 8 bits, got 4"),
     "bits": (lambda m: ttq.plan(m, rank=4, bits=16), "bits must be one of 1 … 8 or 32, got 16"),
@@ -183,7 +217,7 @@ BROKEN = {
     "extra field": (damaged(quantize={"path": "../x"}), "unknown fields ['path']"),
     "modes": (damaged(format={"in_modes": [4, -6]}), "every entry of in_modes"),
     "side": (damaged(other={"type": "TT"}), "unknown fields ['other']"),
-    "no rank": ({"layers": {"a": {"format": {"type": "TT"}}}}, "format of a lacks the fields ['rank']"),
+    "no rank": ({"layers": {"a": {"format": {"type": "TT"}}}}, "format of a (TT) lacks the fields ['rank']"),
     "two names": ({"layer": {}}, "a plan has the unknown fields ['layer']"),
     "another format": ({"format": 2}, "the format of a plan must be 1, got 2"),
     "no format": ({"format": True}, "the format of a plan must be 1, got True"),
@@ -199,6 +233,7 @@ BROKEN = {
         },
         "format of a: type must be one of TT, TTM",
     ),
+    "word": ({"layers": {"a": {"quantize": "int4"}}}, "quantize of a layer must be one of"),
     "list": ([], "a plan must be an object, got list"),
 }
 

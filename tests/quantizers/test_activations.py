@@ -27,7 +27,7 @@ def activations(shape=(4, 5, 12), seed=0):
 def quantizing_linear(recipe):
     torch.manual_seed(0)
     linear = nn.Linear(12, 6)
-    ttq.quantize_input_(linear, recipe)
+    ttq.fake_quantize_input_(linear, recipe)
     linear(activations())  # calibrates
     return linear
 
@@ -79,7 +79,7 @@ def test_a_nan_shows(recipe):
 def test_the_step_is_the_mean_over_the_calibration_batches_and_then_stands(init):
     quantizer = ttq.StaticActivation(4, batches=3, init=init).build()
     batches = [activations(seed=seed) * (seed + 1) for seed in range(5)]
-    steps = [ttq.LSQ(4, init=init).fit(batch).step.item() for batch in batches]
+    steps = [ttq.LSQ(4, init=init).build(batch).step.item() for batch in batches]
     for seen, batch in enumerate(batches, 1):
         quantized = quantizer(batch)
         assert quantizer.step.item() == pytest.approx(sum(steps[: min(seen, 3)]) / min(seen, 3))
@@ -156,7 +156,7 @@ def test_one_layer_may_be_called_many_times_before_the_way_back():
     """As in a model whose layers share their weights: each call has the gradient of the step that it was made with."""
     quantizer, batches = ttq.StaticActivation(3, batches=2).build(), [activations(seed=s) * (s + 1) for s in range(3)]
     found = twice(quantizer, None, *batches)
-    first = ttq.LSQ(3).fit(batches[0]).step
+    first = ttq.LSQ(3).build(batches[0]).step
     steps = [first, quantizer.step, quantizer.step]
     for x, gradient, step in zip(batches, found, steps):
         twin, x = ttq.LSQ(3, grad_scale=False).with_step(step), x.clone().requires_grad_()
@@ -202,7 +202,7 @@ def test_a_layer_sees_quantized_input_and_so_does_its_copy(recipe, copier):
 def test_weights_and_activations_together_compile_and_export(recipe):
     torch._dynamo.reset()
     linear, x = quantizing_linear(recipe), activations()
-    ttq.quantize_(linear, "weight", ttq.LSQ(4))
+    ttq.fake_quantize_(linear, ttq.LSQ(4))
     compiled = torch.compile(linear, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), linear(x))
     exported = torch.export.export(linear.eval(), (x,)).module()
@@ -214,7 +214,7 @@ def test_eight_bits_change_an_output_little_and_two_bits_much(layer):
     x, errors = activations(), []
     for bits in (8, 2):
         twin = copy.deepcopy(layer)
-        ttq.quantize_input_(twin, ttq.DynamicActivation(bits))
+        ttq.fake_quantize_input_(twin, ttq.DynamicActivation(bits))
         errors.append(ttq.relative_error(layer(x), twin(x)))
     assert errors[0] < 0.02 < 0.2 < errors[1]
 
@@ -226,7 +226,7 @@ def test_eight_bits_change_an_output_little_and_two_bits_much(layer):
 def test_an_input_given_by_name_is_quantized_too(layer, name, recipe):
     layer, x = copy.deepcopy(layer), activations()
     plain = layer(x)
-    ttq.quantize_input_(layer, recipe)
+    ttq.fake_quantize_input_(layer, recipe)
     expected = layer(x)
     assert torch.equal(layer(**{name: x}), expected) and not torch.equal(expected, plain)
     for wrong in ({}, {"no": x}):
@@ -239,14 +239,14 @@ def test_where_nothing_trains_no_step_does():
         linear = nn.Linear(12, 6)
         for name in frozen:
             getattr(linear, name).requires_grad_(False)
-        assert ttq.quantize_input_(linear, RECIPES[2]).scale.requires_grad is (len(frozen) < 2)
-    assert ttq.quantize_input_(nn.ReLU(), RECIPES[2]).scale.requires_grad
+        assert ttq.fake_quantize_input_(linear, RECIPES[2]).input_quantizer.scale.requires_grad is (len(frozen) < 2)
+    assert ttq.fake_quantize_input_(nn.ReLU(), RECIPES[2]).input_quantizer.scale.requires_grad
 
 
 def test_an_input_is_not_quantized_twice():
     linear = quantizing_linear(RECIPES[0])
     with refused(ValueError, "Linear", "already", "DynamicActivation(bits=8"):
-        ttq.quantize_input_(linear, RECIPES[1])
+        ttq.fake_quantize_input_(linear, RECIPES[1])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)

@@ -59,7 +59,7 @@ def core(shape=(12, 8, 12), seed=0):
 def quantized_linear(recipe, **options):
     torch.manual_seed(0)
     linear = nn.Linear(12, 6, **options)
-    ttq.quantize_(linear, "weight", recipe)
+    ttq.fake_quantize_(linear, recipe)
     return linear
 
 
@@ -68,14 +68,14 @@ def quantized_linear(recipe, **options):
 
 @given(recipes, weights())
 def test_quantizing_twice_changes_nothing(recipe, weight):
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     once = quantizer(weight)
     assert torch.equal(quantizer(once), once)
 
 
 @given(recipes, weights())
 def test_codes_and_scales_decode_to_the_weight_bit_for_bit(recipe, weight):
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     codes, scales = quantizer.codes(weight), quantizer.scales(weight)
     assert codes.shape == weight.shape and codes.dtype == torch.uint8
     assert int(codes.max()) < 2**recipe.bits
@@ -86,7 +86,7 @@ def test_codes_and_scales_decode_to_the_weight_bit_for_bit(recipe, weight):
 
 @given(recipes, weights())
 def test_no_group_has_more_levels_than_its_bits_allow(recipe, weight):
-    quantized = recipe.fit(weight)(weight)
+    quantized = recipe.build(weight)(weight)
     levels = 3 if isinstance(recipe, ttq.Ternary) else 2**recipe.bits
     for row in [quantized.flatten()] if recipe.per == "tensor" else quantized.reshape(rows(weight), -1):
         for group in row.split(recipe.per if isinstance(recipe.per, int) else row.numel()):
@@ -102,7 +102,7 @@ def test_scales_have_the_shape_that_recipe_and_weight_say(recipe, weight):
     width = weight.numel() // rows(weight)
     groups = math.ceil(width / recipe.per) if isinstance(recipe.per, int) else 1
     expected = () if recipe.per == "tensor" else (rows(weight), groups)
-    for scales in (recipe.fit(weight).scales(weight), recipe.fit(weight.to("meta")).scales(weight.to("meta"))):
+    for scales in (recipe.build(weight).scales(weight), recipe.build(weight.to("meta")).scales(weight.to("meta"))):
         assert {tuple(scale.shape) for scale in scales.values()} == {expected}
         assert set(scales) == {"scale", "zero_point"} if not getattr(recipe, "symmetric", True) else {"scale"}
 
@@ -110,7 +110,7 @@ def test_scales_have_the_shape_that_recipe_and_weight_say(recipe, weight):
 @given(recipes, st.sampled_from([torch.bfloat16, torch.float16, torch.float64]), seeds)
 def test_other_dtypes_keep_their_dtype_their_levels_and_what_is_packed(recipe, dtype, seed):
     weight = random_tensor((6, 10), seed).to(dtype)
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     once = quantizer(weight)
     assert once.dtype == dtype
     assert torch.equal(quantizer(once), once)
@@ -122,7 +122,7 @@ def test_other_dtypes_keep_their_dtype_their_levels_and_what_is_packed(recipe, d
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
 def test_a_weight_of_zeros_stays_zero_with_finite_gradients(recipe):
     weight = torch.zeros(4, 6, requires_grad=True)
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     quantized = quantizer(weight)
     assert quantized.abs().max() < 1e-37  # a learnable scale is tiny, not 0, so that it can grow
     quantized.sum().backward()
@@ -133,7 +133,7 @@ def test_a_weight_of_zeros_stays_zero_with_finite_gradients(recipe):
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
 def test_a_nan_in_the_latent_weight_shows_and_is_never_packed(recipe):
     weight = core((4, 6))
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     weight[1, 2] = torch.nan
     assert quantizer(weight)[1, 2].isnan()
     with refused(ValueError, "weight must be finite"):
@@ -143,11 +143,11 @@ def test_a_nan_in_the_latent_weight_shows_and_is_never_packed(recipe):
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
 def test_autocast_changes_nothing(recipe):
     weight = core((4, 6))
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(quantizer(weight), quantizer.float()(weight))
         assert quantizer(weight).dtype == torch.float32
-        assert torch.equal(recipe.fit(weight)(weight), quantizer(weight))
+        assert torch.equal(recipe.build(weight)(weight), quantizer(weight))
 
 
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
@@ -213,7 +213,7 @@ def surrogate(x, step, bits, residual):
 @given(st.integers(2, 8), st.sampled_from(["tensor", "channel", 4]), seeds)
 def test_gradients_are_those_of_finite_differences_of_the_surrogate(bits, per, seed):
     x = (3 * random_tensor((3, 7), seed)).requires_grad_()
-    quantizer = ttq.LSQ(bits, grad_scale=False, per=per).fit(x.detach())
+    quantizer = ttq.LSQ(bits, grad_scale=False, per=per).build(x.detach())
     with torch.no_grad():
         quantizer.scale *= 0.7  # clip some
     upstream = random_tensor((3, 7), seed + 1)
@@ -277,7 +277,7 @@ def test_a_scale_that_has_shrunk_to_zero_does_no_harm():
 def test_the_gradient_of_the_step_is_scaled_as_in_the_paper(per, sharing):
     weight, gradients = core((8, 6)), []
     for grad_scale in (True, False):
-        quantizer = ttq.LSQ(4, grad_scale=grad_scale, per=per).fit(weight)
+        quantizer = ttq.LSQ(4, grad_scale=grad_scale, per=per).build(weight)
         (quantizer(weight) * core((8, 6), 1)).sum().backward()
         gradients.append(quantizer.scale.grad)
     torch.testing.assert_close(gradients[0], gradients[1] / math.sqrt(sharing * 7))
@@ -301,7 +301,7 @@ def as_autograd_takes_it_apart(x, scale):
 
 def test_a_core_costs_two_thirds_of_the_operations_of_the_formula_in_plain_autograd():
     """What bounds the overhead of quantized training; the formula gives the same, forth and back."""
-    weight, quantizer = core().requires_grad_(), ttq.LSQ(4, grad_scale=False).fit(core())
+    weight, quantizer = core().requires_grad_(), ttq.LSQ(4, grad_scale=False).build(core())
     found = []
     for function in (quantizer, lambda x: as_autograd_takes_it_apart(x, quantizer.scale)):
         with Operations() as launched:
@@ -318,7 +318,7 @@ def test_a_core_costs_two_thirds_of_the_operations_of_the_formula_in_plain_autog
 
 
 def error(recipe, weight):
-    return ttq.relative_error(weight, recipe.fit(weight)(weight))
+    return ttq.relative_error(weight, recipe.build(weight)(weight))
 
 
 @pytest.mark.parametrize("shape", [(12, 8, 12), (30, 8, 30)])
@@ -326,13 +326,13 @@ def error(recipe, weight):
 def test_at_two_bits_the_search_halves_the_error_of_max_abs(shape, seed):
     weight = core(shape, seed)
     assert error(ttq.LSQ(2, init="mse"), weight) <= 0.5 * error(ttq.LSQ(2, init="max"), weight)
-    zeros = [(ttq.LSQ(bits, init="max").fit(weight)(weight) == 0).float().mean() for bits in (2, 3)]
+    zeros = [(ttq.LSQ(bits, init="max").build(weight)(weight) == 0).float().mean() for bits in (2, 3)]
     assert zeros[0] > 0.85 and zeros[1] > 0.35  # why: this share of the core becomes zeros
 
 
 @given(st.integers(2, 8), pers, weights())
 def test_the_search_is_never_worse_than_max_abs(bits, per, weight):
-    searched, largest = (ttq.LSQ(bits, init=init, per=per).fit(weight)(weight) for init in ("mse", "max"))
+    searched, largest = (ttq.LSQ(bits, init=init, per=per).build(weight)(weight) for init in ("mse", "max"))
     assert (searched - weight).norm() <= 1.001 * (largest - weight).norm() + 1e-6 * weight.norm()
 
 
@@ -342,7 +342,7 @@ def test_the_search_is_never_worse_than_max_abs(bits, per, weight):
 def test_no_other_step_is_much_better_than_the_one_found(bits, per, magnitude):
     weight = core((4, 100)) ** 3 * magnitude  # heavy tails
     recipe = ttq.LSQ(bits, per=per)
-    found = recipe.fit(weight)
+    found = recipe.build(weight)
     best = torch.full_like(found.step, torch.inf)
     for factor in torch.logspace(-1, 1, 400):
         best = torch.minimum(best, group_errors(recipe.with_step(found.step * factor), weight))
@@ -364,9 +364,9 @@ def test_the_other_starts_are_their_formulas(bits, per, seed):
     groups = [group for row in ([weight.flatten()] if per == "tensor" else weight) for group in row.split(size)]
     largest = torch.stack([group.abs().max() for group in groups])
     mean = torch.stack([group.abs().mean() for group in groups])
-    torch.testing.assert_close(ttq.LSQ(bits, init="max", per=per).fit(weight).step.flatten(), largest / highest)
+    torch.testing.assert_close(ttq.LSQ(bits, init="max", per=per).build(weight).step.flatten(), largest / highest)
     expected = 2 * mean / math.sqrt(highest)
-    torch.testing.assert_close(ttq.LSQ(bits, init="lsq", per=per).fit(weight).step.flatten(), expected)
+    torch.testing.assert_close(ttq.LSQ(bits, init="lsq", per=per).build(weight).step.flatten(), expected)
 
 
 def test_finer_scales_fit_better():
@@ -377,7 +377,7 @@ def test_finer_scales_fit_better():
 
 def test_a_channel_of_a_core_is_an_index_of_its_first_axis():
     weight = core((3, 4, 5)) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]
-    step = ttq.LSQ(4, init="max", per="channel").fit(weight).step
+    step = ttq.LSQ(4, init="max", per="channel").build(weight).step
     torch.testing.assert_close(step, weight.abs().amax((1, 2))[:, None] / 7)
 
 
@@ -386,14 +386,14 @@ def test_a_channel_of_a_core_is_an_index_of_its_first_axis():
 
 def test_binary_has_two_levels_and_no_third_at_zero():
     weight = torch.tensor([[1.0, -3.0, 0.0, -0.0], [0.0, 0.0, 0.0, 0.0]])
-    assert ttq.Binary(per="channel").fit(weight)(weight).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
-    assert ttq.Binary(per="channel").fit(weight).codes(weight).tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
+    assert ttq.Binary(per="channel").build(weight)(weight).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
+    assert ttq.Binary(per="channel").build(weight).codes(weight).tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
     assert (weight.sign() * weight.abs().mean())[0].unique().numel() == 3  # what sign alone would give
 
 
 def test_ternary_by_hand():
     weight = torch.tensor([[4.0, -2.0, 0.5, 0.0, 1.0, -0.9], [0.0] * 6])  # mean 1.4, threshold 0.98, α = 7/3
-    quantizer = ttq.Ternary(per="channel").fit(weight)
+    quantizer = ttq.Ternary(per="channel").build(weight)
     torch.testing.assert_close(quantizer(weight), torch.tensor([[1.0, -1, 0, 0, 1, 0], [0.0] * 6]) * 7 / 3)
     assert quantizer.codes(weight).tolist() == [[3, 1, 2, 2, 3, 2], [2] * 6]
 
@@ -401,7 +401,7 @@ def test_ternary_by_hand():
 def test_the_scale_follows_the_latent_weight_unless_it_is_learnable():
     weight = core((4, 6))
     for kind in (ttq.Binary, ttq.Ternary):
-        following, learnable = kind().fit(weight), kind(learnable=True).fit(weight)
+        following, learnable = kind().build(weight), kind(learnable=True).build(weight)
         assert torch.equal(following(weight), learnable(weight))
         torch.testing.assert_close(following(2 * weight), 2 * following(weight))
         assert torch.equal(learnable(2 * weight), learnable(weight))
@@ -411,7 +411,7 @@ def test_the_scale_follows_the_latent_weight_unless_it_is_learnable():
 @pytest.mark.parametrize("kind", [ttq.Binary, ttq.Ternary])
 def test_gradients_pass_straight_through_and_that_of_a_learnable_scale_is_exact(kind):
     weight, upstream = core((4, 6)).requires_grad_(), core((4, 6), 1)
-    quantizer = kind(learnable=True).fit(weight)
+    quantizer = kind(learnable=True).build(weight)
     quantized = quantizer(weight)
     quantized.backward(upstream)
     assert torch.equal(weight.grad, upstream)
@@ -421,11 +421,11 @@ def test_gradients_pass_straight_through_and_that_of_a_learnable_scale_is_exact(
 
 def test_round_to_nearest_by_hand():
     weight = torch.tensor([[-3.0, 0.4, 3.0, 6.0, -1.4]])  # groups of 3 and of 2
-    symmetric = ttq.GroupRTN(3, per=3).fit(weight)
+    symmetric = ttq.GroupRTN(3, per=3).build(weight)
     assert symmetric.scale.tolist() == [[1, 2]]
     assert symmetric(weight).tolist() == [[-3, 0, 3, 6, -2]]
     assert symmetric.codes(weight).tolist() == [[1, 4, 7, 7, 3]]
-    asymmetric = ttq.GroupRTN(2, per=3, symmetric=False).fit(weight + 3)  # 0, 3.4, 6 | 9, 1.6
+    asymmetric = ttq.GroupRTN(2, per=3, symmetric=False).build(weight + 3)  # 0, 3.4, 6 | 9, 1.6
     assert asymmetric.scale.tolist() == [[2, 3]] and asymmetric.zero_point.tolist() == [[0, 0]]
     assert asymmetric(weight + 3).tolist() == [[0, 4, 6, 9, 3]]
 
@@ -433,7 +433,7 @@ def test_round_to_nearest_by_hand():
 @given(st.integers(2, 8), st.sampled_from(["tensor", "channel", 3]), st.booleans(), weights())
 def test_round_to_nearest_is_off_by_at_most_half_a_step_and_keeps_zero(bits, group_size, symmetric, weight):
     weight.view(-1)[0] = 0
-    quantizer = ttq.GroupRTN(bits, per=group_size, symmetric=symmetric).fit(weight)
+    quantizer = ttq.GroupRTN(bits, per=group_size, symmetric=symmetric).build(weight)
     quantized = quantizer(weight)
     largest_step = quantizer.scale.max()
     slack = 1.0 if not symmetric else 0.5  # a zero point is rounded too, and may push the range by half a step
@@ -454,7 +454,7 @@ def test_an_asymmetric_grid_fits_one_sided_weights_better():
 def test_float16_rounds_and_passes_the_gradient_through_unrounded():
     layer = nn.Linear(5, 3)
     latent = layer.weight.detach().clone()
-    parametrize.register_parametrization(layer, "weight", Float16.fit(layer.weight))
+    parametrize.register_parametrization(layer, "weight", Float16.build(layer.weight))
     assert torch.equal(layer.weight, latent.half().float()) and not torch.equal(layer.weight, latent)
     (layer.weight * 1e-6).sum().backward()  # a gradient that half precision would round to another number
     assert torch.equal(layer.parametrizations.weight.original.grad, torch.full((3, 5), 1e-6))
@@ -463,8 +463,8 @@ def test_float16_rounds_and_passes_the_gradient_through_unrounded():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 65520.0, -1e6])
 def test_float16_refuses_what_half_precision_cannot_write(value):
     with pytest.raises(ValueError, match="weight must"):
-        Float16.fit(torch.tensor([1.0, value]))
-    assert isinstance(Float16.fit(torch.tensor([65504.0])), Float16)
+        Float16.build(torch.tensor([1.0, value]))
+    assert isinstance(Float16.build(torch.tensor([65504.0])), Float16)
 
 
 # ------------------------------------------------------------------------------------------------ as parametrization
@@ -482,17 +482,17 @@ def test_a_given_step_survives_registration():
 def test_assigned_values_start_the_scales_anew(recipe):
     linear, new = quantized_linear(recipe), 7 * core((6, 12))
     linear.weight = new
-    assert torch.equal(linear.weight, recipe.fit(new)(new))
+    assert torch.equal(linear.weight, recipe.build(new)(new))
     assert torch.equal(linear.parametrizations.weight.original, new)
 
 
 def test_set_cores_reaches_the_quantizers():
     layer, cores = ttq.TTLinear(12, 12, rank=3), ttq.TTLinear(12, 12, rank=3).cores
     for k in range(layer.order):
-        ttq.quantize_(layer, f"core{k}", ttq.LSQ(4))
+        ttq.fake_quantize_(layer, ttq.LSQ(4), f"core{k}")
     layer.set_cores([10 * core for core in cores])
     for found, wanted in zip(layer.cores, cores):
-        assert torch.equal(found, ttq.LSQ(4).fit(10 * wanted)(10 * wanted))
+        assert torch.equal(found, ttq.LSQ(4).build(10 * wanted)(10 * wanted))
 
 
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
@@ -520,7 +520,7 @@ def test_a_layer_built_without_data_is_quantized_without_data(recipe):
 @pytest.mark.parametrize("recipe", EXAMPLES, ids=str)
 def test_a_copy_of_a_quantizer_is_equal_and_shares_nothing(recipe, copier):
     weight = core((6, 12))
-    quantizer = recipe.fit(weight)
+    quantizer = recipe.build(weight)
     twin = copier(quantizer)
     before = quantizer(weight)
     assert torch.equal(twin(weight), before)
@@ -539,7 +539,7 @@ def test_a_copied_layer_trains_on_its_own():
 def test_a_quantized_weight_is_not_quantized_twice():
     linear = quantized_linear(ttq.LSQ(4))
     with refused(ValueError, "weight", "Linear", "parametrized already"):
-        ttq.quantize_(linear, "weight", ttq.LSQ(2))
+        ttq.fake_quantize_(linear, ttq.LSQ(2))
 
 
 @pytest.mark.parametrize("recipe", [ttq.LSQ(2), ttq.LSQ(2, per="channel"), ttq.Binary(learnable=True), ttq.Ternary()])
@@ -547,7 +547,9 @@ def test_quantized_cores_learn(recipe):
     torch.manual_seed(0)
     layer, x = ttq.TTLinear(16, 12, rank=4), torch.randn(64, 16)
     target = x @ torch.randn(16, 12)
-    quantizers = [ttq.quantize_(layer, f"core{k}", recipe) for k in range(layer.order)]
+    for k in range(layer.order):
+        ttq.fake_quantize_(layer, recipe, f"core{k}")
+    quantizers = [layer.parametrizations[f"core{k}"][0] for k in range(layer.order)]
     start = [parameter.detach().clone() for quantizer in quantizers for parameter in quantizer.parameters()]
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
     losses = []
@@ -635,8 +637,8 @@ def test_a_step_that_is_not_one_positive_number_is_refused(step):
 def test_a_weight_without_a_scale_is_refused(recipe):
     for value in (math.nan, math.inf):
         with refused(ValueError, "weight must be finite"):
-            recipe.fit(torch.tensor([[1.0, value]]))
+            recipe.build(torch.tensor([[1.0, value]]))
     with refused(ValueError, "weight must not be empty", "(0, 3)"):
-        recipe.fit(torch.ones(0, 3))
+        recipe.build(torch.ones(0, 3))
     with refused(TypeError, "weight must be a tensor of floating-point numbers", "int64"):
-        recipe.fit(torch.ones(2, dtype=torch.int64))
+        recipe.build(torch.ones(2, dtype=torch.int64))

@@ -198,6 +198,8 @@ NUMBERS = {"query": ttq.LayerPlan(ttq.TT(np.int64(2)), ttq.LSQ(np.int32(4), per=
 COLUMNS = {"attn": ttq.LSQ(4, per="channel")}
 Q = {"q_proj": ttq.LayerPlan(ttq.TT(2), ttq.LSQ(4))}
 QK = {**Q, "k_proj": ttq.TT(1)}
+APART = {"query": ttq.LayerPlan(ttq.TT(2), "rest"), "key": ttq.LayerPlan(ttq.TT((1, 2, 3, 2, 2, 2, 1)), "float")}
+APART |= {"value": "float", "classifier": "rest"}
 
 LOADED: dict[str, Callable[[Path], PreTrainedModel]] = {  # these are saved, and come back
     "cores": lambda _: compressed(bert()),
@@ -226,6 +228,8 @@ LOADED: dict[str, Callable[[Path], PreTrainedModel]] = {  # these are saved, and
     "an inner model": lambda _: then(bert(), lambda m: by_rules(m, "query", part=m.bert)),
     "a new head, float rest": lambda _: then(compressed(bert(), rest=32), head),
     "another dropout": lambda _: then(compressed(bert()), lambda m: setattr(m, "dropout", nn.Identity())),
+    "cores that are rest, weights that are float": lambda _: compressed(bert(), rules=APART),
+    "cores in half precision": lambda _: compressed(bert(), rest=16, rules=APART),
     "in two steps": lambda _: in_two_steps(bert()),
     "columns": lambda _: compressed(gpt2(), rules=COLUMNS),
     "positions that are made anew": lambda _: compressed(marian(), rest=32, rules=Q),
@@ -239,13 +243,13 @@ LOADED: dict[str, Callable[[Path], PreTrainedModel]] = {  # these are saved, and
     "hub: experts in 8 bits": lambda folder: compressed(mixtral(folder)),
 }
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {  # of these nothing is written
-    "no plan but a quantizer": (lambda: then(bert(), lambda m: ttq.quantize_(linear(m), "weight", ttq.LSQ(4))), ""),
-    "quantize_ after compress_": (
-        lambda: then(compressed(bert(), rest=32), lambda m: ttq.quantize_(m.classifier, "weight", ttq.LSQ(4))),
+    "no plan but a quantizer": (lambda: then(bert(), lambda m: ttq.fake_quantize_(linear(m), ttq.LSQ(4))), ""),
+    "fake_quantize_ after compress_": (
+        lambda: then(compressed(bert(), rest=32), lambda m: ttq.fake_quantize_(m.classifier, ttq.LSQ(4))),
         "classifier.weight is float32",
     ),
-    "quantize_input_ after compress_": (
-        lambda: then(compressed(bert()), lambda m: ttq.quantize_input_(m.classifier, ttq.DynamicActivation())),
+    "fake_quantize_input_ after compress_": (
+        lambda: then(compressed(bert()), lambda m: ttq.fake_quantize_input_(m.classifier, ttq.DynamicActivation())),
         "classifier.input_quantizer",
     ),
     "a new head under rest 8": (lambda: then(compressed(bert()), head), "classifier.weight is float32"),
@@ -423,8 +427,8 @@ STEPS: dict[str, Callable[[PreTrainedModel], object]] = {
     "8 bits": lambda m: compressed(m, rest=8, rules={"output|down_proj|mlp.c_proj": ttq.LSQ(3, per="channel")}),
     "part": lambda m: by_rules(m, "query|q_proj|c_attn", part=m.base_model),
     "part, 8 bits": lambda m: by_rules(m, "query|q_proj|c_attn", rest=8, part=m.base_model),
-    "quantize_": lambda m: ttq.quantize_(linear(m, ("dense", "down_proj", "c_proj")), "weight", ttq.LSQ(5)),
-    "input": lambda m: ttq.quantize_input_(linear(m, ("dense", "down_proj", "c_proj")), ttq.DynamicActivation(4)),
+    "fake_quantize_": lambda m: ttq.fake_quantize_(linear(m, ("dense", "down_proj", "c_proj")), ttq.LSQ(5)),
+    "input": lambda m: ttq.fake_quantize_input_(linear(m, ("dense", "down_proj", "c_proj")), ttq.DynamicActivation(4)),
     "head": lambda m: setattr(m, "classifier" if hasattr(m, "classifier") else "lm_head", nn.Linear(8, 16, False)),
     "freeze": freeze,
     "bf16": lambda m: m.bfloat16(),
@@ -468,13 +472,15 @@ def test_folders_of_earlier_versions_are_read(tmp_path, caplog, name):
     before = snapshot(folder)
     expected = torch.tensor(json.loads((folder / "logits.json").read_text()))
     model = ttq.load(folder)
-    assert torch.equal(logits(model, {"input_ids": IDS}).flatten(), expected)
+    found = logits(model, {"input_ids": IDS})
+    # not to the bit, as it was on another machine: a processor of another kind adds in another order
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-5, atol=1e-7)
     assert snapshot(folder) == before  # reading changes nothing
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("ttqlib")]
     assert len(lines) == (name in ("gamma", "experts", "shards")) and all("save it anew" in line for line in lines)
     ttq.save(model, tmp_path / "anew")
     caplog.clear()
-    assert torch.equal(logits(ttq.load(tmp_path / "anew"), {"input_ids": IDS}).flatten(), expected)
+    assert torch.equal(logits(ttq.load(tmp_path / "anew"), {"input_ids": IDS}), found)
     assert not caplog.records
 
 

@@ -201,7 +201,7 @@ def test_attention_of_which_not_all_is_a_plain_train_is_left_in_pairs(name):
     part = attention()
     part.set_submodule(name, part.get_submodule(name).to_linear())
     quantized = attention()
-    ttq.quantize_input_(quantized.get_submodule(name), ttq.DynamicActivation(8))
+    ttq.fake_quantize_input_(quantized.get_submodule(name), ttq.DynamicActivation(8))
     for one in (part, quantized):
         plain = fused(one)
         assert type(plain.self) is type(one.self)

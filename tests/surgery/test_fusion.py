@@ -62,7 +62,7 @@ def tt_linears(draw):
     quantizer = draw(st.sampled_from(QUANTIZERS))
     if quantizer is not None:
         for k in range(layer.order):
-            ttq.quantize_(layer, f"core{k}", quantizer)
+            ttq.fake_quantize_(layer, quantizer, f"core{k}")
     return layer.train(draw(st.booleans()))
 
 
@@ -121,7 +121,7 @@ def ttm_embeddings(draw):
     quantizer = draw(st.sampled_from(QUANTIZERS))
     if quantizer is not None:
         for k in range(layer.order):
-            ttq.quantize_(layer, f"core{k}", quantizer)
+            ttq.fake_quantize_(layer, quantizer, f"core{k}")
     return layer
 
 
@@ -133,7 +133,7 @@ def test_weight_and_bias_of_fused_layers_can_be_read(bias, rank):
         nn.init.normal_(layer.bias)
     for quantized in (False, True):
         if quantized:
-            ttq.quantize_input_(layer, ttq.DynamicActivation(8))
+            ttq.fake_quantize_input_(layer, ttq.DynamicActivation(8))
         plain = fused(layer)
         assert_equal(plain.weight, layer.weight)
         assert (plain.bias is None) == (not bias)

@@ -99,7 +99,7 @@ def test_gaussian_cores_gain_nothing():
     cores = [torch.randn(shape) for shape in ((1, 30, 12), (12, 30, 12), (12, 30, 1))]
     errors = []
     for train in (cores, ttq.rotate_bonds(cores)):
-        coarse = [ttq.LSQ(4).fit(core)(core).detach() for core in train]
+        coarse = [ttq.LSQ(4).build(core)(core).detach() for core in train]
         errors.append(ttq.relative_error(ttq.tt_to_tensor(cores), ttq.tt_to_tensor(coarse)))
     assert 0.9 < errors[1] / errors[0] < 1.1
 

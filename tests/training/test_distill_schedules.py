@@ -112,7 +112,7 @@ def test_the_learning_rate_of_a_stage(decay):
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 def test_json_there_and_back(schedule):
-    again = ttq.schedule_from_dict(json.loads(json.dumps(schedule.to_dict())))
+    again = ttq.Schedule.from_dict(json.loads(json.dumps(schedule.to_dict())))
     assert again == schedule and again.stages(EQUAL) == schedule.stages(EQUAL)
     assert hash(again) == hash(schedule)
     assert again != ttq.TaskOnly(99)
@@ -141,10 +141,10 @@ def test_json_there_and_back(schedule):
         (lambda: ttq.LogitsOnly(5, temperature="hot"), ("temperature", "'hot'")),
         (lambda: ttq.Contrastive(5, temperature=-1), ("temperature", "-1")),
         (lambda: ttq.AttentionRelations(5, heads=0), ("heads", "at least 1")),
-        (lambda: ttq.schedule_from_dict({"type": "Luck"}), ("type", "LayerByLayer", "Luck")),
-        (lambda: ttq.schedule_from_dict([]), ("type", "[]")),
-        (lambda: ttq.schedule_from_dict({**SCHEDULES[3].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
-        (lambda: ttq.schedule_from_dict({"type": "TaskOnly", "steps": 3}), ("TaskOnly", "decay")),
+        (lambda: ttq.Schedule.from_dict({"type": "Luck"}), ("type", "LayerByLayer", "Luck")),
+        (lambda: ttq.Schedule.from_dict([]), ("a schedule must be an object", "list")),
+        (lambda: ttq.Schedule.from_dict({**SCHEDULES[3].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
+        (lambda: ttq.Schedule.from_dict({"type": "AttentionRelations", "steps": 3}), ("Relations", "lacks", "heads")),
     ],
 )
 def test_bad_schedules_are_refused(make, parts):

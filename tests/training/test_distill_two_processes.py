@@ -80,7 +80,7 @@ def two_processes(folder: Path) -> None:
 
     quantizer = ttq.StaticActivation(4, batches=1).build()
     quantizer(activations(seed=dist.get_rank()))
-    steps = [ttq.LSQ(4).fit(activations(seed=rank)).step.item() for rank in range(2)]
+    steps = [ttq.LSQ(4).build(activations(seed=rank)).step.item() for rank in range(2)]
     assert quantizer.step.item() == pytest.approx(sum(steps) / 2)  # both start from the same one
 
     found, _ = after_one_step(folder / "labels", "tokens", 2, batch=2)

@@ -78,8 +78,9 @@ def fitting_plan(function: Callable) -> None:
             fail(function, "the model it was given must stay as it was: compress a copy")
         if not isinstance(got, TTQConfig) or not got.layers:
             fail(function, f"{where} expected the plan that ttq.plan makes, got {type(got).__name__}")
-        ranks = {None if layer.format is None else layer.format.rank for layer in got.layers.values()}
-        if len(ranks) > 1 or None in ranks or any(layer.quantize for layer in got.layers.values()) or got.rest != 32:
+        layers, ranks = got.layers.values(), {layer.format and layer.format.rank for layer in got.layers.values()}
+        quantized = got.rest != 32 or any(layer.quantize not in (None, "float", "rest") for layer in layers)
+        if len(ranks) > 1 or None in ranks or quantized:
             fail(function, f"{where} expected one rank for all layers and float32, got ranks {sorted(map(str, ranks))}")
         try:
             stored = _file_bytes(model, got)

@@ -23,7 +23,7 @@ def affine_quantize(function: Callable) -> None:
     """`function(x, bits)` must round x to 2^bits levels that span its range, widened to hold 0, with 0 a level."""
     for seed, (mean, bits) in enumerate([(0.0, 4), (3.0, 3), (-5.0, 2), (0.5, 8), (1.5, 2)]):
         x = _random_weights(seed) + mean
-        expected = GroupRTN(bits, per="tensor", symmetric=False).fit(x)(x)
+        expected = GroupRTN(bits, per="tensor", symmetric=False).build(x)(x)
         close(function, call(function, x.clone(), bits), expected, f"for weights around {mean:g} at {bits} bits")
     passed(function)
 

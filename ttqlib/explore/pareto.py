@@ -40,7 +40,7 @@ def rank_bit_points(
     for rank, cores in trains.items():
         for width in bits:
             recipe = recipe_for(width, "tensor")
-            rounded = tt_to_tensor([recipe.fit(core)(core).detach() for core in cores]).reshape(matrix.shape)
+            rounded = tt_to_tensor([recipe.build(core)(core).detach() for core in cores]).reshape(matrix.shape)
             stored = packed_bytes([(core.numel(), width) for core in cores]) + 4 * len(cores)
             points[rank, width] = RoundedPoint(stored, relative_error(matrix, rounded))
     return points
@@ -50,7 +50,7 @@ def dense_points(layer: nn.Linear, bits: Sequence[int]) -> dict[int, RoundedPoin
     """For each number of bits: the dense weight rounded, with a scale for each output as `ttq.plan` gives it."""
     weight, points = layer.weight.detach(), {}
     for width in bits:
-        rounded = recipe_for(width, "channel").fit(weight)(weight)
+        rounded = recipe_for(width, "channel").build(weight)(weight)
         stored = packed_bytes([(weight.numel(), width)]) + 4 * len(weight)
         points[width] = RoundedPoint(stored, relative_error(weight, rounded))
     return points

@@ -119,7 +119,7 @@ def steps(weights: Mapping[str, Tensor], bits: Sequence[int] = (2, 3, 4, 5, 6, 8
         x = weights[weight].detach()
         step *= x.std().item()
         if rules[rule]:
-            step = LSQ(bits, init=rules[rule]).fit(x).step.item()
+            step = LSQ(bits, init=rules[rule]).build(x).step.item()
         point = step_point(x, step, bits)
         figure = plots.quantized_histogram(x, step, bits, {"rounding": point.rounding, "clipping": point.clipping})
         return figure, str(point)

@@ -39,33 +39,35 @@ def parameter_bytes(module: nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
 
 
-def flops(layer: nn.Module, rows: int, merged: bool = False) -> int:
+def flops(layer: nn.Module, tokens: int, merged: bool = False) -> int:
     """Floating-point operations of the matrix products in one forward pass of `layer`: 2 for each multiply-add.
 
-    `rows` is the number of input rows (tokens) of a linear layer, and of distinct ids of an embedding. A TTLinear
-    merges its sides first; `merged=True` leaves that out, as in eval mode, where it is done once and kept. Each token
-    goes through as many experts of a mixture as its config says.
+    `tokens` is the number of input rows of a linear layer, and of distinct ids of an embedding. A TTLinear merges its
+    sides first; `merged=True` leaves that out, as in eval mode, where it is done once and kept. Each token goes through
+    as many experts of a mixture as its config says.
+
     Agrees with `torch.utils.flop_counter`, but for the bias of a TTLinear, which is added by its last product and, as
     everywhere, not counted.
 
     Raises:
         TypeError: a layer of another kind.
+        ValueError: `tokens` is not a whole number of at least 0.
     """
-    rows = whole_number("rows", rows, minimum=0)
+    tokens = whole_number("tokens", tokens, minimum=0)
     if isinstance(layer, TTLinear):
-        return _linear_flops(layer, rows, merged)
+        return _linear_flops(layer, tokens, merged)
     if isinstance(layer, TTMEmbedding):
-        return _embedding_flops(layer, rows)
+        return _embedding_flops(layer, tokens)
     if isinstance(layer, TTMHead):  # it makes all rows of the table, and multiplies by them
-        return _embedding_flops(layer.table, layer.out_features) + 2 * rows * layer.in_features * layer.out_features
+        return _embedding_flops(layer.table, layer.out_features) + 2 * tokens * layer.in_features * layer.out_features
     if isinstance(layer, HalfMergedEmbedding):
-        return 2 * rows * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
+        return 2 * tokens * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
     if is_linear(layer):
-        return 2 * rows * prod(linear_sizes(layer))
+        return 2 * tokens * prod(linear_sizes(layer))
     if is_router(layer):
-        return 2 * rows * layer.weight.numel()
+        return 2 * tokens * layer.weight.numel()
     if is_experts(layer):
-        return 2 * rows * _numbers_a_token(layer)
+        return 2 * tokens * _numbers_a_token(layer)
     if isinstance(layer, nn.Embedding):
         return 0  # a look-up multiplies nothing
     raise TypeError(
@@ -82,7 +84,7 @@ def _numbers_a_token(experts: nn.Module) -> int:
     return sum(prod(shape) for shape in shapes) * used // count
 
 
-def _linear_flops(layer: TTLinear, rows: int, merged: bool) -> int:
+def _linear_flops(layer: TTLinear, tokens: int, merged: bool) -> int:
     half, modes, ranks = len(layer.in_modes), layer.in_modes + layer.out_modes, layer.ranks
     inner, n, m = ranks[half], layer.in_features, layer.out_features
     merging = 0
@@ -90,9 +92,9 @@ def _linear_flops(layer: TTLinear, rows: int, merged: bool) -> int:
         # core k of the left side is multiplied by the n_1 ⋯ n_{k-1} rows merged so far; the right side mirrors that
         merging += sum(2 * prod(modes[: k + 1]) * ranks[k] * ranks[k + 1] for k in range(1, half))
         merging += sum(2 * prod(modes[k:]) * ranks[k] * ranks[k + 1] for k in range(half, len(modes) - 1))
-    if layer.thin_is_cheaper(rows):
-        return merging + 2 * rows * inner * (n + m)
-    return merging + 2 * n * inner * m + 2 * rows * n * m
+    if layer.thin_is_cheaper(tokens):
+        return merging + 2 * tokens * inner * (n + m)
+    return merging + 2 * n * inner * m + 2 * tokens * n * m
 
 
 def _embedding_flops(layer: TTMEmbedding, ids: int) -> int:

@@ -4,10 +4,12 @@ A plan names layers; it holds no weights. Readers write one by hand, `planning` 
 carries one.
 """
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from ..quantizers.activations import DynamicActivation, StaticActivation
+from ..catalog import Catalog, check_fields, mapping
+from ..quantizers.activations import ActivationRecipe, DynamicActivation, StaticActivation
 from ..quantizers.fake_quantization import keep
 from ..quantizers.recipes import LSQ, Binary, GroupRTN, Ternary, WeightRecipe
 from ..tensors.shapes import mode_sizes, whole_number
@@ -18,9 +20,9 @@ FORMAT = 1  # of the JSON of a plan
 
 @dataclass(frozen=True)
 class TT:
-    """Make a linear layer a `TTLinear` of this rank; modes as there, balanced ones by default."""
+    """Make a linear layer a `TTLinear`; rank, one for all bonds or one for each, and modes as there."""
 
-    rank: int
+    rank: int | Sequence[int]
     in_modes: Sequence[int] | None = None
     out_modes: Sequence[int] | None = None
 
@@ -30,9 +32,9 @@ class TT:
 
 @dataclass(frozen=True)
 class TTM:
-    """Make an embedding a `TTMEmbedding` of this rank; modes as there, balanced ones by default."""
+    """Make an embedding a `TTMEmbedding`; rank, one for all bonds or one for each, and modes as there."""
 
-    rank: int
+    rank: int | Sequence[int]
     vocabulary_modes: Sequence[int] | None = None
     hidden_modes: Sequence[int] | None = None
 
@@ -42,16 +44,31 @@ class TTM:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What one layer gets; None leaves that side of it to the rest of the model.
+    """What one layer gets.
 
-    `format`: `TT` for a linear layer, `TTM` for an embedding; None, dense as it is. `quantize`: the quantizer of every
-    core, or of the dense weight, or of the weights of all experts; None, as the plan's `rest` has it: float32, float16
-    or 8 bits. `activations`: the quantizer of a linear layer's input; None, float.
+    Args:
+        format: `TT` for a linear layer, `TTM` for an embedding; None, dense as it is.
+        quantize: the quantizer of every core, or of the dense weight, or of the weights of all experts. "float": none,
+            in the dtype of the model, whatever the rest gets. "rest": what the plan's `rest` says. None, nothing is
+            said: `plan(quantize=…)` may fill it in; where nothing does, cores are "float" and dense weights "rest".
+        activations: the quantizer of a linear layer's input. "float": none. None: `plan(activations=…)` may fill it in;
+            where nothing does, "float".
+
+    Raises:
+        ValueError: anything else.
     """
 
     format: TT | TTM | None = None
-    quantize: WeightRecipe | None = None
-    activations: DynamicActivation | StaticActivation | None = None
+    quantize: WeightRecipe | Literal["float", "rest"] | None = None
+    activations: ActivationRecipe | Literal["float"] | None = None
+
+    def __post_init__(self):
+        for name, (catalog, words) in SIDES.items():
+            value = getattr(self, name)
+            kinds = catalog.base or tuple(catalog.kinds.values())
+            if not (value is None or isinstance(value, kinds) or (isinstance(value, str) and value in words)):
+                allowed = ", ".join([*catalog.kinds, *map(repr, words), "None"])
+                raise ValueError(f"{name} of a layer must be one of {allowed}, got {value!r}")
 
 
 @dataclass
@@ -85,10 +102,10 @@ class TTQConfig:
         """The plan as plain dictionaries, lists, strings and numbers: what `json.dumps` takes.
 
         Raises:
-            ValueError: it names a recipe of your own, which no other program could build again.
+            ValueError: it names a recipe of your own that is not registered (`ttq.register`).
         """
         layers = {
-            name: {side: _to_dict(getattr(layer, side)) for side in KINDS if getattr(layer, side) is not None}
+            name: {side: _to_json(side, getattr(layer, side)) for side in SIDES if getattr(layer, side) is not None}
             for name, layer in self.layers.items()
         }
         return {"format": FORMAT, "layers": layers, "rest": self.rest, "unmatched": list(self.unmatched)}
@@ -101,26 +118,27 @@ class TTQConfig:
             ValueError: a field is unknown, or one without a default is missing, or it holds what it must not; or the
                 plan is of a format that this ttqlib does not know.
         """
-        given = {"format": FORMAT, "layers": {}, "rest": 32, "unmatched": []} | _mapping("a plan", data)
-        _fields("a plan", given, {"format", "layers", "rest", "unmatched"})
+        given = {"format": FORMAT, "layers": {}, "rest": 32, "unmatched": []} | mapping("a plan", data)
+        check_fields("a plan", given, {"format", "layers", "rest", "unmatched"})
         if given["format"] != FORMAT or isinstance(given["format"], bool):
             raise ValueError(f"the format of a plan must be {FORMAT}, got {given['format']!r}: from a newer ttqlib?")
         layers = {}
-        for name, sides in _mapping("layers", given["layers"]).items():
-            _mapping(f"the plan of {name}", sides)
-            _fields(f"the plan of {name}", sides, KINDS.keys())
-            recipes = {side: _from_dict(f"{side} of {name}", sides[side], KINDS[side]) for side in sides}
-            layers[name] = LayerPlan(**recipes)
+        for name, sides in mapping("layers", given["layers"]).items():
+            check_fields(f"the plan of {name}", mapping(f"the plan of {name}", sides), SIDES.keys())
+            layers[name] = LayerPlan(**{side: _from_json(side, name, sides[side]) for side in sides})
         unmatched = given["unmatched"]
         if not isinstance(unmatched, list) or not all(isinstance(name, str) for name in unmatched):
             raise ValueError(f"unmatched must be a list of names, got {unmatched!r}")
         return cls(layers, given["rest"], tuple(unmatched))
 
 
-KINDS = {  # what each side of a layer's plan may be; the names stand in JSON
-    "format": (TT, TTM),
-    "quantize": (LSQ, Binary, Ternary, GroupRTN),
-    "activations": (DynamicActivation, StaticActivation),
+FORMATS = Catalog(TT, TTM)
+QUANTIZERS = Catalog(LSQ, Binary, Ternary, GroupRTN, base=WeightRecipe)
+ACTIVATIONS = Catalog(DynamicActivation, StaticActivation, base=ActivationRecipe)
+SIDES = {  # of a layer's plan: what each may be, and the words that it may be instead; the names stand in JSON
+    "format": (FORMATS, ()),
+    "quantize": (QUANTIZERS, ("float", "rest")),
+    "activations": (ACTIVATIONS, ("float",)),
 }
 
 
@@ -129,50 +147,27 @@ def as_layer_plan(where: str, value) -> LayerPlan:
         return value
     if isinstance(value, TT | TTM):
         return LayerPlan(value)
-    if isinstance(value, WeightRecipe):
+    if isinstance(value, WeightRecipe) or value in ("float", "rest"):
         return LayerPlan(quantize=value)
-    raise ValueError(f"{where} must be a TT, a TTM, a weight quantizer or a LayerPlan, got {value!r}")
+    raise ValueError(f'{where} must be a TT, a TTM, a weight quantizer, "float", "rest" or a LayerPlan, got {value!r}')
 
 
 def _checked(form: TT | TTM, *modes: str) -> None:
-    """A valid rank and modes, the modes as tuples: a plan that comes from JSON equals the one that went there."""
-    keep(form, rank=whole_number("rank", form.rank))
+    """Valid ranks and modes, both as tuples: a plan that comes from JSON equals the one that went there."""
+    several = isinstance(form.rank, Sequence) and not isinstance(form.rank, str)
+    keep(form, rank=mode_sizes("rank", form.rank) if several else whole_number("rank", form.rank))
     for name in modes:
         if (sizes := getattr(form, name)) is not None:
             keep(form, **{name: mode_sizes(name, sizes)})
 
 
-def _to_dict(recipe) -> dict:
-    if not any(type(recipe) in kinds for kinds in KINDS.values()):
-        names = ", ".join(kind.__name__ for kinds in KINDS.values() for kind in kinds)
-        raise ValueError(f"a file cannot hold {recipe!r}, which nobody else could build: use one of {names}")
-    return {"type": type(recipe).__name__, **asdict(recipe)}
+def _to_json(side: str, value) -> dict | str:
+    return value if isinstance(value, str) else SIDES[side][0].to_dict(value)
 
 
-def _from_dict(where: str, data, kinds: Sequence[type]):
-    """The format or quantizer that `_to_dict` wrote; its own checks see to the values."""
-    kind = next((kind for kind in kinds if kind.__name__ == _mapping(where, data).get("type")), None)
-    if kind is None:
-        names = ", ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{where}: type must be one of {names}, got {data.get('type')!r}")
-    values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "type"
-    }
-    if kind is GroupRTN and "group_size" in values and "per" not in values:
-        values["per"] = values.pop("group_size")  # as plans without a format call it
-    needed = {entry.name for entry in fields(kind) if entry.default is MISSING}
-    _fields(where, values, {entry.name for entry in fields(kind)}, needed)
-    return kind(**values)
-
-
-def _fields(where: str, data: Mapping, known: Set[str], needed: Set[str] = frozenset()) -> None:
-    if unknown := sorted(map(str, data.keys() - known)):
-        raise ValueError(f"{where} has the unknown fields {unknown}, known are {sorted(known)}")
-    if missing := sorted(needed - data.keys()):
-        raise ValueError(f"{where} lacks the fields {missing}")
-
-
-def _mapping(where: str, data) -> Mapping:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be an object, got {type(data).__name__}")
-    return data
+def _from_json(side: str, name: str, data):
+    if isinstance(data, str):
+        return data  # a word, which `LayerPlan` checks
+    if isinstance(data, Mapping) and data.get("type") == "GroupRTN" and "per" not in data:
+        data = {"per" if key == "group_size" else key: value for key, value in data.items()}  # as it was once called
+    return SIDES[side][0].from_dict(f"{side} of {name}", data)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..inventory.kinds import heads, is_embedding, is_experts, is_linear, layers, linear_sizes, word_embeddings
 from ..inventory.ties import tied
-from ..quantizers.activations import DynamicActivation, StaticActivation
+from ..quantizers.activations import ActivationRecipe
 from ..quantizers.recipes import LSQ, Binary, WeightRecipe
 from ..tensors.shapes import factorize, tt_parameters
 from .configs import TT, TTM, LayerPlan, TTQConfig, as_layer_plan
@@ -22,7 +22,7 @@ def plan(
     *,
     rules: Mapping[str, object] | None = None,
     quantize: WeightRecipe | None = None,
-    activations: DynamicActivation | StaticActivation | None = None,
+    activations: ActivationRecipe | None = None,
 ) -> TTQConfig:
     """The plan of a whole model, in one line or by rules.
 
@@ -31,9 +31,9 @@ def plan(
     stay dense and are quantized per channel; so are the experts of a mixture in any case, which have no format. Heads
     stay in the rest, unless they are the words' own table, and so does every layer that would not get smaller.
 
-    `rules` maps regular expressions, searched in layer names, to what the layers get: a `TT`, a `TTM`, a quantizer
-    (then the weight stays dense), a whole `LayerPlan`, or None for the rest. The first match wins. `quantize` and
-    `activations` fill in what a rule leaves open, for layers that do change.
+    `rules` maps regular expressions, searched in layer names, to what the layers get: a `TT`, a `TTM`, a quantizer or
+    "float" or "rest" (then the weight stays dense), a whole `LayerPlan`, or None: the layer is left alone, as part of
+    the rest. The first match wins. `quantize` and `activations` fill in what a rule leaves open, as `LayerPlan` says.
 
     Layers are found by what they compute: `nn.Linear` and transformers' `Conv1D`, `nn.Embedding`, the experts of
     mixtures, and their subclasses that do the same. So any Hugging Face model will do.

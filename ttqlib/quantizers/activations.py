@@ -30,8 +30,18 @@ from .fake_quantization import (
 )
 
 
+class ActivationRecipe:
+    """What the recipes share: frozen dataclasses that hold no tensors; the module that one builds may."""
+
+    bits: int
+
+    def build(self) -> nn.Module:
+        """The module that fake-quantizes: (..., features) to the same shape and dtype. It knows its `recipe`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class DynamicActivation:
+class DynamicActivation(ActivationRecipe):
     """Every token on a grid of its own range: the last axis of an input (..., features) shares one scale.
 
     Symmetric: δ = max|x| / Qp. Asymmetric: δ = (max − min) / (2^b − 1), the range widened to hold 0, with an integer
@@ -46,12 +56,11 @@ class DynamicActivation:
         keep(self, bits=check_bits(self.bits))
 
     def build(self) -> "DynamicActivationQuantizer":
-        """The module that fake-quantizes."""
         return DynamicActivationQuantizer(self)
 
 
 @dataclass(frozen=True)
-class StaticActivation:
+class StaticActivation(ActivationRecipe):
     """One step size δ for all that flows into a layer: the Q(x, δ, b) of `LSQ`, calibrated, then trained.
 
     Args:
@@ -73,7 +82,6 @@ class StaticActivation:
         check_init(self.init)
 
     def build(self) -> "StaticActivationQuantizer":
-        """The module that fake-quantizes, not calibrated yet."""
         return StaticActivationQuantizer(self)
 
 
@@ -163,8 +171,8 @@ class StaticActivationQuantizer(nn.Module):
         return str(self.recipe)
 
 
-def quantize_input_(layer: nn.Module, recipe: DynamicActivation | StaticActivation) -> nn.Module:
-    """Fake-quantize the first input of `layer` in place; the quantizer, its submodule `input_quantizer`, is returned.
+def fake_quantize_input_(layer: nn.Module, recipe: ActivationRecipe) -> nn.Module:
+    """Fake-quantize the first input of `layer` in place, by its new submodule `input_quantizer`; returns the layer.
 
     The input may be given by its name as well. Where nothing of the layer trains, neither does δ.
 
@@ -178,7 +186,7 @@ def quantize_input_(layer: nn.Module, recipe: DynamicActivation | StaticActivati
     if trains and not any(trains):
         layer.input_quantizer.requires_grad_(False)
     layer.register_forward_pre_hook(_quantize_first_input, with_kwargs=True)
-    return layer.input_quantizer
+    return layer
 
 
 def _quantize_first_input(layer: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:

@@ -220,7 +220,7 @@ class Float16(nn.Module):
     """A parametrization that rounds to half precision: 16 bits, no scale. The gradient passes straight through."""
 
     @classmethod
-    def fit(cls, weight: Tensor) -> "Float16":
+    def build(cls, weight: Tensor) -> "Float16":
         """The module for this `weight`.
 
         Raises:

@@ -14,17 +14,19 @@ from .recipes import WeightQuantizer, WeightRecipe
 Quantizer = WeightQuantizer | Float16
 
 
-def quantize_(module: nn.Module, name: str, recipe: WeightRecipe) -> WeightQuantizer:
-    """Fake-quantize the parameter `name` of `module` in place; the quantizer put on it is returned.
+def fake_quantize_(module: nn.Module, recipe: WeightRecipe, name: str = "weight") -> nn.Module:
+    """Fake-quantize the parameter `name` of `module` in place, and return the module.
+
+    `module.weight` is then level × scale; `module.parametrizations.weight` holds the latent weight, which trains, as
+    `original` and the quantizer as its entry 0.
 
     Raises:
-        ValueError: something is parametrizing it already, or `recipe.fit` refuses it.
+        ValueError: something is parametrizing it already, or `recipe.build` refuses it.
     """
     if parametrize.is_parametrized(module, name):
         raise ValueError(f"{name} of this {type(module).__name__} is parametrized already; remove that first")
-    quantizer = recipe.fit(getattr(module, name), layout_of(module, name))
-    register_([(module, name)], quantizer)
-    return quantizer
+    register_([(module, name)], recipe.build(getattr(module, name), layout_of(module, name)))
+    return module
 
 
 def register_(places: Iterable[tuple[nn.Module, str]], quantizer: Quantizer, unsafe: bool = False) -> None:

@@ -1,7 +1,7 @@
 """Weight quantizers: recipes, and the parametrization they make, for a TT core and a dense weight alike.
 
-A recipe such as `LSQ(bits=4)` says how to quantize. Its `fit` makes the module that `torch.nn.utils.parametrize` puts
-between the latent weight, which trains, and the layer, which sees a few levels only: `quantize_` of `parametrizing`.
+A recipe such as `LSQ(bits=4)` says how to quantize. Its `build` makes the module that `torch.nn.utils.parametrize` puts
+between the latent weight, which trains, and the layer, which sees a few levels only: see `fake_quantize_`.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -34,10 +34,11 @@ from .fake_quantization import (
 
 
 class WeightRecipe:
-    """What the recipes share: frozen dataclasses that hold no tensors; the module that one makes does.
+    """What the recipes share: frozen dataclasses that hold no tensors; the module that one builds does.
 
-    Every recipe knows `bits` and `per` (see `LSQ`). `hold` makes a tensor of the module of a scale, trainable or not;
-    where it is None, scales follow the weight.
+    Every recipe knows `bits`, 1 to 8, and `per` (see `LSQ`). `hold` makes a tensor of the module of a scale, trainable
+    or not; where it is None, scales follow the weight. A recipe of your own says `initial_scales` and `levels`, and
+    where code 0 is another level than −2^(bits − 1) also `lowest`; `ttq.register` lets files name it.
     """
 
     hold: ClassVar = nn.Parameter
@@ -46,7 +47,7 @@ class WeightRecipe:
     def __post_init__(self):
         keep(self, per=check_per("per", self.per))
 
-    def fit(self, weight: Tensor, layout: Layout = PLAIN) -> "WeightQuantizer":
+    def build(self, weight: Tensor, layout: Layout = PLAIN) -> "WeightQuantizer":
         """The module for this `weight`, scales started from it; on a meta tensor they are placeholders to load into.
 
         `layout` says where the channels of `weight` are. The scales of a frozen weight are frozen too.
@@ -192,7 +193,7 @@ class Ternary(MeanScale):
 class GroupRTN(WeightRecipe):
     """Weight-only round-to-nearest: each group of weights on a grid of 2^bits levels that spans its range.
 
-    Nothing trains: the scales that `fit` sets stay. Symmetric: δ = max|w| / Qp, levels −2^(b−1) … Qp = 2^(b−1) − 1.
+    Nothing trains: the scales that `build` finds stay. Symmetric: δ = max|w| / Qp, levels −2^(b−1) … Qp = 2^(b−1) − 1.
     Asymmetric: δ = (max − min) / (2^b − 1), the range widened to hold 0, and a zero point, the code 0 … 2^b − 1 that
     stands for 0. The gradient passes straight through. `per` is as in `LSQ`.
     """

@@ -14,7 +14,7 @@ from ..inventory.ties import forget_ties_, tied
 from ..layers.base import TTLayer
 from ..plans.configs import LayerPlan, TTQConfig
 from ..progress import bar
-from ..quantizers.activations import quantize_input_
+from ..quantizers.activations import fake_quantize_input_
 from ..quantizers.fake_quantization import Float16
 from ..quantizers.parametrizing import register_
 from ..quantizers.recipes import LSQ, WeightRecipe
@@ -22,7 +22,7 @@ from .calibration import Moments, output_moments
 from .conversion import other_places, replacement, weight_rank
 from .preflight import check_plan, complete_plan
 
-Recipe = WeightRecipe | type[Float16]  # what has `fit`
+Recipe = WeightRecipe | type[Float16]  # what has `build`
 Place = tuple[str, nn.Module, str]  # where a parameter stands: the name of its module, the module, its own name
 
 
@@ -78,7 +78,7 @@ def compress_(
         for name, form in bar(formats.items(), desc="compress_", unit="layer")
     }
     made |= other_places(modules, tied(model), made)
-    quantizers = [(places, _fit(places, recipe)) for places, recipe in _recipes(modules | made, config)]
+    quantizers = [(places, _built(places, recipe)) for places, recipe in _recipes(modules | made, config)]
     replaced = {modules[name]: layer for name, layer in made.items()}
     for name, module in list(model.named_modules(remove_duplicate=False)):  # a module may stand in several places
         if module in replaced:
@@ -87,8 +87,8 @@ def compress_(
         # unsafe: torch's check would quantize each weight once more, which takes a tenth of all the time
         register_([(module, own) for _, module, own in places], quantizer, unsafe=True)
     for name, layer in config.layers.items():
-        if layer.activations is not None and not hasattr(model.get_submodule(name), "input_quantizer"):
-            quantize_input_(model.get_submodule(name), layer.activations)
+        if layer.activations not in (None, "float") and not hasattr(model.get_submodule(name), "input_quantizer"):
+            fake_quantize_input_(model.get_submodule(name), layer.activations)
     forget_ties_(model)
     model.ttq_config = copy.deepcopy(config)  # which `checkpoint` stores with the weights
     if isinstance(model, PreTrainedModel):
@@ -117,24 +117,24 @@ def _recipes(modules: Mapping[str, nn.Module], config: TTQConfig) -> Iterator[tu
 
 def _recipe(places: Sequence[Place], config: TTQConfig) -> Recipe | None:
     """What the plan says of a parameter in one of its places, or what becomes of the rest."""
+    core = False
     for name, module, own in places:
-        layer = config.layers.get(name, LayerPlan())
-        if isinstance(module, TTLayer) and own.startswith("core"):
-            return layer.quantize  # cores without a quantizer are float32, not rest
-        if layer.quantize is not None and (own == "weight" or own in expert_weights(module)):
-            return layer.quantize
+        core = core or (isinstance(module, TTLayer) and own.startswith("core"))
+        said = config.layers.get(name, LayerPlan()).quantize or ("float" if core else "rest")
+        if said != "rest" and (core or own == "weight" or own in expert_weights(module)):
+            return None if said == "float" else said
     _, module, own = places[0]
     if config.rest == 16:
         return Float16
-    per = "channel" if getattr(module, own).ndim > 1 else "tensor"
+    per = "channel" if getattr(module, own).ndim > 1 and not core else "tensor"
     return LSQ(config.rest, per=per) if config.rest == 8 else None
 
 
-def _fit(places: Sequence[Place], recipe: Recipe) -> nn.Module:
+def _built(places: Sequence[Place], recipe: Recipe) -> nn.Module:
     name, module, own = places[0]
     try:
         if recipe is Float16:
-            return recipe.fit(getattr(module, own))
-        return recipe.fit(getattr(module, own), layout_of(module, own))
+            return recipe.build(getattr(module, own))
+        return recipe.build(getattr(module, own), layout_of(module, own))
     except ValueError as error:
         raise ValueError(f"{name}.{own}: {error}") from None

@@ -73,7 +73,7 @@ def _check_layer(name: str, module: nn.Module, layer: LayerPlan) -> None:
         is_experts(module) or isinstance(module._parameters.get("weight"), Tensor)
     ):
         raise ValueError(f"{name}, of type {type(module).__name__}, has no weight of its own to quantize")
-    if layer.activations is None:
+    if layer.activations in (None, "float"):
         return
     if not (is_linear(module) or isinstance(module, TTLinear)):
         raise ValueError(f"activations are for linear layers, but {name} is of type {type(module).__name__}")

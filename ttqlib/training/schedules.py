@@ -1,14 +1,15 @@
 """Schedules of a distillation, as data: which stages it goes through, and what each matches, how long and how fast.
 
 A schedule, such as `LayerByLayer(steps=500)`, is a frozen dataclass that knows no model; `stages` unrolls it for a
-student of given layers. `to_dict` and `schedule_from_dict` take it to JSON and back.
+student of given layers. `to_dict` and `Schedule.from_dict` take it to JSON and back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from math import ceil, cos, inf, pi
 from typing import ClassVar
 
+from ..catalog import Catalog
 from ..tensors.shapes import whole_number
 from .matching import Match, MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
 
@@ -47,7 +48,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all schedules share.
+    """What all schedules share. One of your own says `stages`, or `matches` and `label` where it has one stage.
+
+    `ttq.register` lets files name it.
 
     Args:
         steps: optimizer steps.
@@ -87,9 +90,21 @@ class Schedule:
         raise NotImplementedError
 
     def to_dict(self) -> dict:
-        """The schedule as plain strings, numbers and lists: what `json.dumps` takes."""
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {"type": type(self).__name__, **values}
+        """The schedule as plain strings, numbers and lists: what `json.dumps` takes.
+
+        Raises:
+            ValueError: its class is one of your own that is not registered (`ttq.register`).
+        """
+        return SCHEDULES.to_dict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping) -> "Schedule":
+        """The schedule that `to_dict` wrote, or one by hand: what has a default may be left out.
+
+        Raises:
+            ValueError: an unknown type, a field that is missing or unknown, or one that holds what it must not.
+        """
+        return SCHEDULES.from_dict("a schedule", data)
 
     def _stage(self, name: str, matches: Sequence[Match], number: int = 0, only: int | None = None) -> Stage:
         steps, rate = (v[number] if isinstance(v, tuple) else v for v in (self.steps, self.learning_rate))
@@ -256,24 +271,7 @@ class TaskOnly(Schedule):
         return [TaskLoss()]
 
 
-SCHEDULES = {kind.__name__: kind for kind in (LayerByLayer, AllLayers, LogitsOnly, AttentionRelations)}
-SCHEDULES |= {kind.__name__: kind for kind in (Contrastive, TaskOnly)}
-
-
-def schedule_from_dict(data: Mapping) -> Schedule:
-    """The schedule that `to_dict` wrote.
-
-    Raises:
-        ValueError: an unknown type, a field that is missing or unknown, or one that holds what it must not.
-    """
-    kind = SCHEDULES.get(data.get("type")) if isinstance(data, Mapping) else None
-    if kind is None:
-        raise ValueError(f"a schedule needs a type, one of {', '.join(SCHEDULES)}, got {data!r}")
-    names = {field.name for field in fields(kind)}
-    if set(data) != {"type", *names}:
-        given = sorted(set(data) - {"type"})
-        raise ValueError(f"{kind.__name__} needs exactly the fields {sorted(names)}, got {given}")
-    return kind(**{name: data[name] for name in names})
+SCHEDULES = Catalog(LayerByLayer, AllLayers, LogitsOnly, AttentionRelations, Contrastive, TaskOnly, base=Schedule)
 
 
 def _entries(value) -> tuple:
