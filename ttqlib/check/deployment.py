@@ -2,28 +2,22 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from operator import index
 
 import torch
 from torch.nn.functional import linear
 
-from .verdict import call, close, fail, passed
+from .verdict import call, close, counts, exercise, fail
 
 
+@exercise
 def largest_rank(function: Callable) -> None:
     """`function(inputs, outputs)` must return the largest rank at which two thin layers multiply less than one."""
     for inputs, outputs in [(768, 768), (768, 3072), (3072, 768), (4, 4), (7, 5), (384, 30522), (3, 1), (1, 1)]:
         expected = max(rank for rank in range(inputs + 1) if rank * (inputs + outputs) < inputs * outputs)
-        got = call(function, inputs, outputs)
-        try:
-            number = index(got)
-        except TypeError:
-            fail(function, f"for {inputs} → {outputs} expected a whole number, got {type(got).__name__}")
-        if isinstance(got, bool) or number != expected:
-            fail(function, f"for {inputs} → {outputs} expected {expected}, got {got}")
-    passed(function)
+        counts(function, (inputs, outputs), expected, f"for {inputs} → {outputs}", whole=True)
 
 
+@exercise
 def compute_bound_rows(function: Callable) -> None:
     """`function(inputs, outputs, balance)` must return from how many rows on computing is the bound.
 
@@ -35,12 +29,11 @@ def compute_bound_rows(function: Callable) -> None:
         # 2 B n m / 4 (B (n + m) + n m) ≥ balance
         gained = 2 * inputs * outputs - 4 * Fraction(balance) * (inputs + outputs)
         expected = None if gained <= 0 else -int(-4 * Fraction(balance) * inputs * outputs // gained)
-        got = call(function, inputs, outputs, balance)
-        if isinstance(got, bool) or got != expected:
-            fail(function, f"for {inputs} → {outputs} and {balance:g} FLOPs a byte expected {expected}, got {got}")
-    passed(function)
+        where = f"for {inputs} → {outputs} and {balance:g} FLOPs a byte"
+        counts(function, (inputs, outputs, balance), expected, where)
 
 
+@exercise
 def ride_along(function: Callable) -> None:
     """`function(u, v, bias)` must return the weight and bias of a layer, and the weight of a second one without bias.
 
@@ -61,4 +54,3 @@ def ride_along(function: Callable) -> None:
                 fail(function, f"{where} the {name} must have shape {shape}")
         weight, first_bias, second = got
         close(function, linear(linear(x, weight, first_bias), second), x @ u @ v + bias, f"{where} the two layers:")
-    passed(function)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from .verdict import call, close, fail, passed
+from .verdict import answers, call, exercise, fail
 
 
+@exercise
 def attention_loss(function: Callable) -> None:
     """`function(student, teacher, mask)` must return the mean KL(teacher ‖ student) over real (query, head) rows.
 
@@ -24,12 +25,11 @@ def attention_loss(function: Callable) -> None:
             for head in range(heads)
             for p, q in zip(teacher[sentence, head, :length, :length], student[sentence, head, :length, :length])
         ]
-        got = call(function, student.clone(), teacher.clone(), mask.clone())
         where = f"for sentences of {', '.join(map(str, lengths))} tokens and {heads} heads"
-        close(function, got, torch.stack(rows).mean(), where)
-    passed(function)
+        answers(function, (student.clone(), teacher.clone(), mask.clone()), torch.stack(rows).mean(), where)
 
 
+@exercise
 def even_map(function: Callable) -> None:
     """`function(layers, teacher_layers)` must return {0: 0, …}, as even as whole numbers allow.
 
@@ -49,4 +49,3 @@ def even_map(function: Callable) -> None:
                 fail(function, f"{where} layer {layer} must go to a later one than layer {layer - 1}, got {got!r}")
             if abs(got[layer] * layers - layer * height) > layers / 2:
                 fail(function, f"{where} layer {layer} could be nearer to {layer * height / layers:g}, got {got!r}")
-    passed(function)

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from itertools import count
-from operator import index
 
 import torch
 from torch import nn
@@ -13,9 +12,10 @@ from ..measures.report import report
 from ..plans.configs import TTQConfig
 from ..plans.planning import plan
 from ..surgery.compress import compress_
-from .verdict import call, close, fail, listed, passed
+from .verdict import answers, call, close, counts, exercise, fail, listed
 
 
+@exercise
 def mean_pool(function: Callable) -> None:
     """`function(states, mask)` must return the mean over the tokens whose mask is 1, for each sentence."""
     generator = torch.Generator().manual_seed(0)
@@ -23,11 +23,11 @@ def mean_pool(function: Callable) -> None:
         states = torch.randn(len(lengths), padded, 8, generator=generator, dtype=torch.float64)
         mask = (torch.arange(padded) < torch.tensor(lengths)[:, None]).long()
         expected = torch.stack([row[:length].mean(0) for row, length in zip(states, lengths, strict=True)])
-        got = call(function, states.clone(), mask.clone())
-        close(function, got, expected, f"for sentences of {listed(lengths)} tokens, padded to {padded},")
-    passed(function)
+        where = f"for sentences of {listed(lengths)} tokens, padded to {padded},"
+        answers(function, (states.clone(), mask.clone()), expected, where)
 
 
+@exercise
 def rank_for(function: Callable) -> None:
     """`function(values, error)` must return how many of the falling singular values `values` have to be kept."""
     cases = {(8.0, 4.0, 2.0, 1.0): (0.9, 0.5, 0.25, 0.2, 0.05), (3.0, 3.0, 3.0, 3.0): (0.8, 0.6, 0.4), (5.0,): (0.3,)}
@@ -37,17 +37,11 @@ def rank_for(function: Callable) -> None:
         for error in errors:
             lost = [(values[rank:].norm() / values.norm()).item() for rank in range(len(values) + 1)]
             expected = next(rank for rank, loss in enumerate(lost) if loss <= error)
-            got = call(function, values.clone(), error)
             shown = f"for {len(values)} values from {values[0]:g} to {values[-1]:g} and an error of at most {error:g}"
-            try:
-                number = index(got)
-            except TypeError:
-                fail(function, f"{shown} expected the whole number {expected}, got {type(got).__name__}")
-            if isinstance(got, bool) or number != expected:
-                fail(function, f"{shown} expected {expected}, got {got}")
-    passed(function)
+            counts(function, (values.clone(), error), expected, shown, whole=True)
 
 
+@exercise
 def corrected_bias(function: Callable) -> None:
     """`function(weight, bias, other, inputs)` must return the best bias for a layer that computes with `other`."""
     generator, double = torch.Generator().manual_seed(0), {"dtype": torch.float64}
@@ -61,9 +55,9 @@ def corrected_bias(function: Callable) -> None:
         if not all(map(torch.equal, given, (weight, bias, other, inputs))):
             fail(function, "the tensors it was given must stay as they were")
         close(function, got, expected, f"for {rows} inputs of a {n} × {m} layer")
-    passed(function)
 
 
+@exercise
 def fitting_plan(function: Callable) -> None:
     """`function(model, budget)` must return the plan of the largest uniform rank whose file has at most `budget` bytes.
 
@@ -91,9 +85,9 @@ def fitting_plan(function: Callable) -> None:
             fail(function, f"{where} the plan needs {stored:,} bytes")
         if stored < best:
             fail(function, f"{where} there is a larger rank: it fills {best:,} bytes, this one {stored:,}")
-    passed(function)
 
 
+@exercise
 def rest_bits(function: Callable) -> None:
     """`function(dense, cores, rest, bits, ratio)` must return how many bits a number of the rest may have.
 
@@ -102,24 +96,23 @@ def rest_bits(function: Callable) -> None:
     """
     cases = [(1_000_000, 10_000, 6_000, 2, 100), (15_000_000, 146_000, 181_000, 4, 60), (5_000, 600, 200, 1, 12)]
     for dense, cores, rest, bits, ratio in cases:
-        got = call(function, dense, cores, rest, bits, ratio)
+        expected = torch.tensor((32 * dense / ratio - bits * cores) / rest, dtype=torch.float64)
         where = f"for {dense:,} numbers, {cores:,} in cores of {bits} bits, {rest:,} in the rest and {ratio}×"
-        close(function, got, torch.tensor((32 * dense / ratio - bits * cores) / rest, dtype=torch.float64), where)
-    passed(function)
+        answers(function, (dense, cores, rest, bits, ratio), expected, where)
 
 
+@exercise
 def standard_errors(function: Callable) -> None:
     """`function(one, other, seeds)` must return how many standard errors two means of `seeds` runs are apart."""
     pairs = [((92.6, 0.25), (91.9, 0.18), 3), ((80.0, 1.0), (83.0, 2.0), 5), ((50.0, 0.0), (49.0, 0.3), 2)]
     for (mean, sd), (other_mean, other_sd), seeds in pairs:
         one, other = {"mean": mean, "sd": sd}, {"mean": other_mean, "sd": other_sd}
-        got = call(function, dict(one), dict(other), seeds)
-        expected = (mean - other_mean) / ((sd**2 + other_sd**2) / seeds) ** 0.5
+        expected = torch.tensor((mean - other_mean) / ((sd**2 + other_sd**2) / seeds) ** 0.5, dtype=torch.float64)
         where = f"for {mean:g} ± {sd:g} and {other_mean:g} ± {other_sd:g}, {seeds} seeds,"
-        close(function, got, torch.tensor(expected, dtype=torch.float64), where)
-    passed(function)
+        answers(function, (one, other, seeds), expected, where)
 
 
+@exercise
 def smallest_within(function: Callable) -> None:
     """`function(rows, points)` must return the row of the test split with the largest ratio among the good ones.
 
@@ -146,7 +139,6 @@ def smallest_within(function: Callable) -> None:
             if ratio != best:
                 found = f"ratio {ratio:g}" if ratio else f"{type(got).__name__}"
                 fail(function, f"within {points} points expected the row of ratio {best:g}, got {found}")
-    passed(function)
 
 
 def _file_bytes(model: nn.Module, config: TTQConfig) -> int:

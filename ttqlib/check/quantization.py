@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 from ..quantizers.recipes import LSQ, GroupRTN
-from .verdict import call, close, fail, passed
+from .verdict import answers, call, counts, exercise, fail
 
 
+@exercise
 def stored_bytes(function: Callable) -> None:
     """`function(shapes, bits)` must return the bytes of packed codes and one float32 step size for each array."""
     for shapes, bits in [([(1, 8, 10)], 4), ([(1, 3, 3), (3, 5, 1)], 3), ([(7,), (7,), (7,)], 1), ([], 4), ([(6,)], 8)]:
         expected = sum(-(-torch.Size(shape).numel() * bits // 8) + 4 for shape in shapes)
-        got = call(function, shapes, bits)
-        if got != expected or isinstance(got, bool):
-            fail(function, f"for shapes {shapes} at {bits} bits expected {expected} bytes, got {got!r}")
-    passed(function)
+        counts(function, (shapes, bits), expected, f"for the bytes of shapes {shapes} at {bits} bits")
 
 
+@exercise
 def affine_quantize(function: Callable) -> None:
     """`function(x, bits)` must round x to 2^bits levels that span its range, widened to hold 0, with 0 a level."""
     for seed, (mean, bits) in enumerate([(0.0, 4), (3.0, 3), (-5.0, 2), (0.5, 8), (1.5, 2)]):
         x = _random_weights(seed) + mean
         expected = GroupRTN(bits, per="tensor", symmetric=False).build(x)(x)
-        close(function, call(function, x.clone(), bits), expected, f"for weights around {mean:g} at {bits} bits")
-    passed(function)
+        answers(function, (x.clone(), bits), expected, f"for weights around {mean:g} at {bits} bits")
 
 
+@exercise
 def step_gradient(function: Callable) -> None:
     """`function(x, step, bits)` must return ∂Q/∂δ of each entry, rounding taken straight through."""
     for seed, (step, bits) in enumerate([(0.8, 2), (0.5, 3), (0.1, 4), (0.05, 8), (9.0, 2)]):
@@ -35,10 +34,10 @@ def step_gradient(function: Callable) -> None:
         steps = torch.full_like(x, step)  # one for each entry, so that autograd does not add them up
         quantizer = LSQ(bits, grad_scale=False, per=1).with_step(steps)
         (expected,) = torch.autograd.grad(quantizer(x).sum(), quantizer.scale)
-        close(function, call(function, x.clone(), step, bits), expected, f"for δ = {step} at {bits} bits")
-    passed(function)
+        answers(function, (x.clone(), step, bits), expected, f"for δ = {step} at {bits} bits")
 
 
+@exercise
 def best_step(function: Callable) -> None:
     """`function(x, bits)` must return a δ whose squared error is hardly above the least that any δ has."""
     for seed, (size, outlier, bits) in enumerate([(1, 1, 2), (1, 10, 4), (1e-3, 1, 3), (1e3, 10, 2), (1, 1, 8)]):
@@ -55,9 +54,9 @@ def best_step(function: Callable) -> None:
         if error > 1.03 * min(errors):
             found = f"a squared error {error / min(errors) - 1:.0%} above the least"
             fail(function, f"for weights of size {size:g} at {bits} bits δ = {step:.3g} has {found}")
-    passed(function)
 
 
+@exercise
 def best_ternary(function: Callable) -> None:
     """`function(w)` must return, of all arrays that hold −α, 0 and α only, the closest to w."""
     weights = [*_random_weights(0)[:3], _random_weights(1)[0] ** 3, torch.tensor([3.0, -3.0, 3.0]), torch.zeros(5)]
@@ -73,17 +72,17 @@ def best_ternary(function: Callable) -> None:
         error = (got - w).square().sum()
         if error > least + 1e-5 * w.square().sum():
             fail(function, f"the squared error is {float(error):.4g}, the least is {float(least):.4g}")
-    passed(function)
 
 
+@exercise
 def product_error(function: Callable) -> None:
     """`function(errors)` must return the relative error of a product of rounded cores from those of the cores."""
     for errors in [[0.1], [0.1] * 6, [0.0, 0.3, 0.4], [0.05, 0.2, 0.1, 0.4], [0.6] * 6, [0.5] * 40]:
         kept = torch.tensor(errors, dtype=torch.float64).square().neg().log1p().sum()
-        close(function, call(function, list(errors)), (-kept.expm1()).sqrt(), f"for the errors {errors[:6]}")
-    passed(function)
+        answers(function, (list(errors),), (-kept.expm1()).sqrt(), f"for the errors {errors[:6]}")
 
 
+@exercise
 def pareto(function: Callable) -> None:
     """`function(points)` must return the (bytes, error) pairs that no other beats, by growing bytes."""
     sets = [[(3, 0.5), (1, 0.9), (2, 0.95)], [(2, 0.3), (1, 0.3), (2, 0.2)], [(5, 0.1)], [(1, 0.5), (1, 0.4), (1, 0.4)]]
@@ -96,9 +95,9 @@ def pareto(function: Callable) -> None:
         if pairs != expected:
             shown = points if len(points) < 5 else f"{len(points)} random points"
             fail(function, f"for {shown} expected {expected[:4]}, got {str(got)[:80]}")
-    passed(function)
 
 
+@exercise
 def pack_bits(function: Callable) -> None:
     """`function(codes, bits)` must return bytes: code after code, the lowest bit first, the last byte filled with 0."""
     for bits, codes in [(2, [1, 0, 3, 2]), (1, [1, 1, 0]), (3, [5, 2, 7, 1, 6]), (8, [200, 7]), (5, list(range(32)))]:
@@ -108,7 +107,6 @@ def pack_bits(function: Callable) -> None:
         if not isinstance(got, bytes) or got != expected:
             shown = list(got) if isinstance(got, bytes) else repr(got)
             fail(function, f"for {codes[:6]} at {bits} bits expected the bytes {list(expected)[:6]}, got {shown}")
-    passed(function)
 
 
 def _random_weights(seed: int) -> Tensor:

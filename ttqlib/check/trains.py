@@ -1,34 +1,34 @@
 """Cores, trains and layers made of them."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from math import prod
 
 import torch
 
 from ..tensors.tensor_train import core_ranks, tt_to_tensor
-from .verdict import as_cores, by, call, close, fail, passed, random_cores
+from .verdict import answers, as_cores, by, call, close, counts, exercise, fail, random_cores
 
 
+@exercise
 def tt_entry(function: Callable) -> None:
     """`function(cores, index)` must return the one entry of the tensor that `cores` stand for."""
     for seed, modes in enumerate([(2, 3, 4), (5, 5), (3, 2, 2, 4)]):
         cores = random_cores(modes, rank=3, seed=seed)
         full = tt_to_tensor(cores)
         for index in [(0,) * len(modes), tuple(m - 1 for m in modes), tuple(m // 2 for m in modes)]:
-            got = call(function, cores, index)
-            close(function, got, full[index], f"at index {index} of a {by(modes)} train")
-    passed(function)
+            answers(function, (cores, index), full[index], f"at index {index} of a {by(modes)} train")
 
 
+@exercise
 def tt_storage(function: Callable) -> None:
     """`function(modes, rank)` must return how many numbers a train needs, useless ranks clipped."""
     for modes, rank in [((10, 10, 10), 2), ((2,) * 10, 5), ((12, 8, 8, 8, 8, 12), 30), ((7, 3), 100), ((4, 4, 4), 1)]:
         expected = sum(core.numel() for core in random_cores(modes, rank))
-        got = call(function, modes, rank)
-        if got != expected:
-            fail(function, f"for modes {modes} and rank {rank} expected {expected}, got {got!r}")
-    passed(function)
+        counts(function, (modes, rank), expected, f"for modes {modes} and rank {rank}")
 
 
+@exercise
 def tt_add(function: Callable) -> None:
     """`function(a, b)` must return cores of the sum of two trains, built from their cores alone."""
     for seed, modes in enumerate([(2, 3, 4), (5, 4), (2, 2, 2, 2, 2)]):
@@ -41,23 +41,21 @@ def tt_add(function: Callable) -> None:
         largest = [r + s for r, s in zip(core_ranks(a), core_ranks(b), strict=True)][1:-1]
         if any(rank > limit for rank, limit in zip(core_ranks(cores)[1:-1], largest, strict=True)):
             fail(function, f"ranks add up to {largest} for {by(modes)} trains, got {list(core_ranks(cores)[1:-1])}")
-    passed(function)
 
 
+@exercise
 def digits(function: Callable) -> None:
     """`function(number, modes)` must return the mixed-radix digits of a number, the first the most significant."""
     for modes in [(2, 2, 2), (32, 31, 31), (3, 4), (7,)]:
-        total = 1
-        for mode in modes:
-            total *= mode
+        total = prod(modes)
         for number in {0, 1, total // 2, total - 1}:
             got = call(function, number, modes)
             expected = tuple(int(d) for d in torch.unravel_index(torch.tensor(number), modes))
             if not isinstance(got, Sequence) or tuple(int(d) for d in got) != expected:
                 fail(function, f"for {number} in modes {modes} expected {expected}, got {got!r}")
-    passed(function)
 
 
+@exercise
 def embedding_row(function: Callable) -> None:
     """`function(cores, index)` must return one row of a TT-matrix without building the table."""
     for seed, (rows, columns) in enumerate([((2, 3), (2, 2)), ((4, 3, 5), (2, 3, 2)), ((1000, 1000, 1000), (4, 4, 4))]):
@@ -67,27 +65,22 @@ def embedding_row(function: Callable) -> None:
         for index in {0, total // 3, total - 1}:  # the last table has 64 · 10⁹ entries: building it cannot work
             picked = [core[:, d] for core, d in zip(cores, torch.unravel_index(torch.tensor(index), rows), strict=True)]
             expected = tt_to_tensor(picked).flatten()
-            got = call(function, cores, index)
-            close(function, got, expected, f"for row {index} of a table with {by(rows)} rows")
-    passed(function)
+            answers(function, (cores, index), expected, f"for row {index} of a table with {by(rows)} rows")
 
 
+@exercise
 def interleave(function: Callable) -> None:
     """`function(matrix, row_modes, column_modes)` must return the tensor whose mode k pairs row and column mode k."""
     for seed, (rows, columns) in enumerate([((2, 2), (2, 2)), ((2, 3), (4, 5)), ((3, 2, 2), (2, 2, 5))]):
         generator = torch.Generator().manual_seed(seed)
         factors = [torch.randn(m, n, generator=generator) for m, n in zip(rows, columns, strict=True)]
-        matrix = factors[0]
-        for factor in factors[1:]:
-            matrix = torch.kron(matrix, factor)
-        expected = factors[0].flatten()  # a Kronecker product becomes an outer product of its factors
-        for factor in factors[1:]:
-            expected = expected.unsqueeze(-1) * factor.flatten()
-        got = call(function, matrix, rows, columns)
-        close(function, got, expected, f"for a Kronecker product with row modes {rows} and column modes {columns}")
-    passed(function)
+        matrix = reduce(torch.kron, factors)  # which becomes an outer product of its factors
+        expected = tt_to_tensor([factor.reshape(1, -1, 1) for factor in factors])
+        where = f"for a Kronecker product with row modes {rows} and column modes {columns}"
+        answers(function, (matrix, rows, columns), expected, where)
 
 
+@exercise
 def tt_forward(function: Callable) -> None:
     """`function(x, cores, order)` must return x W for the W whose first `order` cores hold the input modes."""
     for seed, (inputs, outputs, rank) in enumerate([((2, 3), (4,), 2), ((2, 2, 3), (3, 2, 2), 3), ((5,), (3, 4), 3)]):
@@ -95,27 +88,25 @@ def tt_forward(function: Callable) -> None:
         weight = tt_to_tensor(cores).reshape(torch.Size(inputs).numel(), -1)
         for rows in (1, 4):
             x = torch.randn(rows, len(weight), dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
-            got = call(function, x, cores, len(inputs))
-            close(function, got, x @ weight, f"for {rows} rows, input modes {inputs} and output modes {outputs}")
+            where = f"for {rows} rows, input modes {inputs} and output modes {outputs}"
+            answers(function, (x, cores, len(inputs)), x @ weight, where)
     modes = (40,) * 6  # its weight has 4 · 10⁹ entries: building it cannot work
     cores, x = random_cores(modes, rank=1), torch.ones(1, 40**3, dtype=torch.float64)
     sums = [core.sum() for core in cores[:3]]
-    got = call(function, x, cores, 3)
     expected = (sums[0] * sums[1] * sums[2] * tt_to_tensor(cores[3:])).reshape(1, -1)
-    close(function, got, expected, "for 64,000 inputs and outputs at rank 1")
-    passed(function)
+    answers(function, (x, cores, 3), expected, "for 64,000 inputs and outputs at rank 1")
 
 
+@exercise
 def core_scale(function: Callable) -> None:
     """`function(ranks, std)` must return the standard deviation of core entries that gives W entries of `std`."""
     for ranks, std in [((1, 1), 0.5), ((1, 4, 1), 0.5), ((1, 12, 30, 30, 30, 12, 1), 0.02), ((1, 2, 3, 2, 1), 1.0)]:
-        got = call(function, ranks, std)
-        expected = torch.tensor(ranks, dtype=torch.float64)
-        expected = (std / expected.prod().sqrt()) ** (1 / (len(ranks) - 1))
-        close(function, got, expected, f"for ranks {ranks} and std {std}")
-    passed(function)
+        spread = torch.tensor(ranks, dtype=torch.float64).prod().sqrt()
+        expected = (std / spread) ** (1 / (len(ranks) - 1))
+        answers(function, (ranks, std), expected, f"for ranks {ranks} and std {std}")
 
 
+@exercise
 def core_gradient(function: Callable) -> None:
     """`function(cores, gradient, k)` must return the gradient of core k, given that of the whole tensor."""
     for seed, modes in enumerate([(2, 3, 4), (3, 2, 2, 4), (5, 4)]):
@@ -123,6 +114,5 @@ def core_gradient(function: Callable) -> None:
         gradient = torch.randn(modes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         tt_to_tensor(cores).backward(gradient)
         for k, core in enumerate(cores):
-            got = call(function, [core.detach() for core in cores], gradient, k)
-            close(function, got, core.grad, f"for core {k} of a {by(modes)} train")
-    passed(function)
+            given = ([core.detach() for core in cores], gradient, k)
+            answers(function, given, core.grad, f"for core {k} of a {by(modes)} train")

@@ -1,6 +1,8 @@
 """What every check is made of: calling the reader's function, and one plain line that says what is wrong."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
+from operator import index
 
 import torch
 from torch import Tensor
@@ -13,6 +15,17 @@ class CheckFailed(AssertionError):
 
     def _render_traceback_(self) -> list[str]:  # IPython shows these lines instead of a traceback
         return [f"CheckFailed: {self}"]
+
+
+def exercise(check: Callable[[Callable], None]) -> Callable[[Callable], None]:
+    """A check that says "correct" where it finds nothing to fail the reader's function for."""
+
+    @wraps(check)
+    def checked(function: Callable) -> None:
+        check(function)
+        print(f"{function.__name__}: correct")
+
+    return checked
 
 
 def random_cores(modes: Sequence[int], rank: int, seed: int = 0) -> list[Tensor]:
@@ -43,6 +56,22 @@ def as_cores(function: Callable, cores, modes: Sequence[int]) -> list[Tensor]:
     return list(cores)
 
 
+def answers(function: Callable, arguments: tuple, expected: Tensor, where: str) -> None:
+    """What the function says of these arguments must be `expected`, up to rounding."""
+    close(function, call(function, *arguments), expected, where)
+
+
+def counts(function: Callable, arguments: tuple, expected: int | None, where: str, whole: bool = False) -> None:
+    """What the function says of these arguments must be this number; if `whole`, of a kind that can count places."""
+    got = call(function, *arguments)
+    try:
+        number = index(got) if whole else got
+    except TypeError:
+        number = None
+    if isinstance(got, bool) or number != expected:
+        fail(function, f"{where} expected {expected}, got {got!r}")
+
+
 def close(function: Callable, got, expected: Tensor, where: str) -> None:
     try:
         got = torch.as_tensor(got, dtype=expected.dtype)
@@ -56,10 +85,6 @@ def close(function: Callable, got, expected: Tensor, where: str) -> None:
 
 def fail(function: Callable, problem: str):
     raise CheckFailed(f"{getattr(function, '__name__', 'your function')}: {problem}") from None
-
-
-def passed(function: Callable) -> None:
-    print(f"{function.__name__}: correct")
 
 
 def listed(numbers: Sequence[int]) -> str:
