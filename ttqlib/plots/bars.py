@@ -1,22 +1,19 @@
 """Bars: a few numbers beside each other, shares of a whole, a histogram."""
 
-from collections.abc import Mapping
-from itertools import cycle
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import SHADES, one_panel
+from .style import HATCHES, SHADES, one_panel, side_by_side
 
 
 def bars(values: Mapping[str, float], y_label: str) -> Figure:
     """One bar a label, on a scale from 0 to 1 or more, with its value on top and a hatching of its own."""
     figure, axes = one_panel(4.8, 3.0)
-    drawn = axes.bar(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", width=0.6)
-    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx"))):
-        bar.set_hatch(hatch)
+    drawn = axes.bar(list(values), list(values.values()), 0.6, **_looks(values))
     axes.bar_label(drawn, [f"{value:.1%}" for value in values.values()], padding=2)
     axes.set(ylim=(0, 1.1 * max([1, *values.values()])), ylabel=y_label)
     return figure
@@ -26,7 +23,7 @@ def shares(parts: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
     """One horizontal bar a label, cut into the same named parts, which add up to 1, with percentages where they fit."""
     figure, axes = one_panel(6.4, 0.42 * len(parts) + 1.2)
     left = [0.0] * len(parts)
-    for name, (colour, hatch) in zip(next(iter(parts.values())), cycle(zip(SHADES, ("", "//", "..", "xx")))):
+    for name, (colour, hatch) in zip(next(iter(parts.values())), cycle(zip(SHADES, HATCHES))):
         widths = [part[name] for part in parts.values()]
         drawn = axes.barh(list(parts), widths, 0.65, left, color=colour, edgecolor="black", hatch=hatch, label=name)
         texts = [f"{width:.0%}" if width > 0.04 else "" for width in widths]
@@ -44,9 +41,7 @@ def shares(parts: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
 def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
     """One horizontal bar a label on a logarithmic axis, its value at its end: costs that differ by orders."""
     figure, axes = one_panel(6.4, 0.42 * len(values) + 0.9)
-    drawn = axes.barh(list(values), list(values.values()), color="lightsteelblue", edgecolor="black", height=0.65)
-    for bar, hatch in zip(drawn, cycle(("", "//", "..", "xx", "\\\\"))):
-        bar.set_hatch(hatch)
+    drawn = axes.barh(list(values), list(values.values()), 0.65, **_looks(values, (*HATCHES, "\\\\")))
     axes.bar_label(drawn, [f"{value:,.3g}" for value in values.values()], padding=3)
     largest, smallest = max(values.values()), min(values.values())
     axes.set(xscale="log", xlim=(smallest / 3, largest * 6), xlabel=x_label)
@@ -60,8 +55,7 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     Whatever lies beyond the lowest and the highest level is hatched: it is clipped. `errors` are shares of Σx². Of
     very long tails only six standard deviations to either side are shown.
     """
-    figure, (axes, beside) = plt.subplots(1, 2, figsize=(7.6, 3.2), width_ratios=(4, 1), layout="constrained")
-    plt.close(figure)
+    figure, (axes, beside) = side_by_side(2, 7.6, 3.2, width_ratios=(4, 1))
     weights = weights.detach().flatten().float()
     reach = 1.05 * min(float(weights.abs().max()), 6 * float(weights.std()))
     levels = [step * level for level in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
@@ -72,9 +66,12 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     for level in levels:
         axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
     axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
-    drawn = beside.bar(list(errors), list(errors.values()), color="lightsteelblue", edgecolor="black")
-    for bar, hatch in zip(drawn, cycle(("", "//"))):
-        bar.set_hatch(hatch)
+    drawn = beside.bar(list(errors), list(errors.values()), **_looks(errors))
     beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
     beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")
     return figure
+
+
+def _looks(values: Mapping, hatches: Sequence[str] = HATCHES) -> dict:
+    """One colour for as many bars as there are values, and a hatching of its own for each."""
+    return {"color": "lightsteelblue", "edgecolor": "black", "hatch": list(islice(cycle(hatches), len(values)))}

@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from math import inf
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
-from .style import FILLS, STYLES, one_panel
+from .style import FILLS, STYLES, one_panel, side_by_side
 
 
 def singular_value_decay(spectra: Mapping[str, Tensor]) -> Figure:
     """Singular values, each divided by the largest of its curve, against their index: how fast a matrix fades."""
-    figure, axes = one_panel(6.4, 3.6)
-    for (label, values), (_, line) in zip(spectra.items(), cycle(STYLES)):
-        values = values.detach().double().numpy()
-        axes.plot(range(1, len(values) + 1), values / values[0], line, label=label)
+    shares = {label: (values.detach().double() / values[0]).tolist() for label, values in spectra.items()}
+    figure, axes = _curves({label: dict(enumerate(share, start=1)) for label, share in shares.items()}, markers=0)
     axes.set(yscale="log", xlabel="index k of the singular value", ylabel="σ$_k$ / σ$_1$", ylim=(1e-3, 1.3))
-    axes.grid(alpha=0.3)
-    axes.legend()
     return figure
 
 
@@ -28,16 +25,12 @@ def error_against(
     curves: Mapping[str, Mapping[float, float]], x_label: str = "TT-rank", y_label: str = "relative error"
 ) -> Figure:
     """One curve a label, each a mapping from x (a rank, a number of parameters) to a relative error."""
-    figure, axes = one_panel(6.4, 3.6)
-    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
-        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, label=label)
+    figure, axes = _curves(curves)
     ticks = sorted({x for points in curves.values() for x in points})
     axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
     axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
     return figure
 
 
@@ -48,14 +41,20 @@ def lines(
 
     A marker stands on about eight points of a curve, on all of them where there are no more.
     """
+    figure, axes = _curves(curves, markers=8)
+    axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
+    return figure
+
+
+def _curves(curves: Mapping[str, Mapping[float, float]], markers: float = inf) -> tuple[Figure, Axes]:
+    """A panel with one curve a label; a marker on about so many points of each, on all where there are no more."""
     figure, axes = one_panel(6.4, 3.6)
     for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
-        every = max(1, len(points) // 8)
-        axes.plot(list(points), list(points.values()), linestyle=line, marker=marker, markevery=every, label=label)
-    axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
+        marked = {"marker": marker, "markevery": max(1, len(points) // markers)} if markers else {}
+        axes.plot(list(points), list(points.values()), linestyle=line, label=label, **marked)
     axes.grid(alpha=0.3)
     axes.legend()
-    return figure
+    return figure, axes
 
 
 def trade_off(
@@ -86,13 +85,13 @@ def trade_offs(panels: Mapping, x_label: str, controls=(), ring: Mapping | None 
     `marks` are lines.
     """
     width, margins = 4.2 * len(panels), {"left": 0.7, "right": 0.1, "between": 0.75}  # inches
-    figure, row = plt.subplots(1, len(panels), figsize=(width, 4.3), squeeze=False)
+    figure, row = side_by_side(len(panels), width, 4.3, layout=None)
     inner = (width - margins["left"] - margins["right"] - margins["between"] * (len(panels) - 1)) / len(panels)
     # a layout engine would draw all of it twice, and explorers draw this figure at every move
     figure.subplots_adjust(
         margins["left"] / width, 0.22, 1 - margins["right"] / width, 0.98, margins["between"] / inner
     )
-    for axes, (y_label, groups) in zip(row[0], panels.items()):
+    for axes, (y_label, groups) in zip(row, panels.items()):
         for (label, points), (marker, _), colour in zip(groups.items(), cycle(STYLES), cycle(FILLS)):
             x, y, spread = zip(*points)
             style = {"fmt": marker, "ms": 7, "mfc": "none" if label in controls else colour, "mec": "black"}
@@ -109,6 +108,5 @@ def trade_offs(panels: Mapping, x_label: str, controls=(), ring: Mapping | None 
         axes.xaxis.set_major_formatter("{x:g}×")
         axes.minorticks_off()  # half of the time that the figure takes
         axes.grid(alpha=0.3)
-    figure.legend(*row[0][0].get_legend_handles_labels(), loc="lower center", ncols=4, markerscale=0.8)
-    plt.close(figure)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="lower center", ncols=4, markerscale=0.8)
     return figure

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import one_panel
+from .style import one_panel, side_by_side
 
 
 def tensor_network(cores: Sequence[Tensor]) -> Figure:
@@ -57,11 +56,9 @@ def pipeline(steps: Mapping[str, str]) -> Figure:
 
 def pictures(images: Mapping[str, Tensor]) -> Figure:
     """Images side by side under their labels: (rows, columns) in grey, or (rows, columns, 3), entries from 0 to 1."""
-    size = (2.7 * len(images), 3.1)
     # photographs make large PNGs, and a notebook has to stay below a megabyte
-    figure, row = plt.subplots(1, len(images), figsize=size, dpi=80, layout="constrained", squeeze=False)
-    plt.close(figure)
-    for axes, (label, image) in zip(row[0], images.items(), strict=True):
+    figure, row = side_by_side(len(images), 2.7 * len(images), 3.1, dpi=80)
+    for axes, (label, image) in zip(row, images.items(), strict=True):
         axes.imshow(image.detach().clamp(0, 1).float().numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(label, fontsize=9)
         axes.axis("off")

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from .style import one_panel
+from .style import one_panel, side_by_side
 
 
 def similarities(matrices: Mapping[str, Tensor]) -> Figure:
@@ -16,16 +15,14 @@ def similarities(matrices: Mapping[str, Tensor]) -> Figure:
 
     A dot marks the largest entry of each row, so that the picture can be read without its shades.
     """
-    size = (2.9 * len(matrices) + 0.7, 3.1)
-    figure, row = plt.subplots(1, len(matrices), figsize=size, layout="constrained", squeeze=False)
-    plt.close(figure)
-    for axes, (label, matrix) in zip(row[0], matrices.items(), strict=True):
+    figure, row = side_by_side(len(matrices), 2.9 * len(matrices) + 0.7, 3.1)
+    for axes, (label, matrix) in zip(row, matrices.items(), strict=True):
         matrix = matrix.detach().double()
         image = axes.imshow(matrix.numpy(), cmap="Greys", vmin=0, vmax=1)
         axes.plot(matrix.argmax(1).tolist(), range(len(matrix)), "o", color="orange", markeredgecolor="black")
         axes.set(title=label, xlabel="second wording", xticks=[], yticks=[])
-    row[0][0].set_ylabel("first wording")
-    figure.colorbar(image, ax=row[0].tolist(), label="cosine similarity")
+    row[0].set_ylabel("first wording")
+    figure.colorbar(image, ax=row, label="cosine similarity")
     return figure
 
 
