@@ -19,7 +19,9 @@ ORDER += ["plans", "surgery", "storage", "measures", "training", "deployment", "
 NAMESPACES = {"plots", "explore", "check"}  # the modules that are part of the public face
 HEAVY = ["tensorly", "matplotlib", "ipywidgets", "datasets", "transformers.modeling_utils"]  # loaded on first use
 MAX_LINES = 300
+MAX_FUNCTION = 40  # lines of a function, its docstring among them
 PACKAGE = "ttqlib"
+SHORT = [PACKAGE]  # the folders whose modules and functions stay short
 
 
 # ------------------------------------------------------------------------------------------------ imports and sizes
@@ -52,19 +54,30 @@ def problems(folder: Path, order: list[str] = ORDER) -> list[str]:
     found = []
     for path in sorted(folder.rglob("*.py")):
         name, *inner = path.relative_to(folder).with_suffix("").parts
-        source = path.read_text(encoding="utf-8")
-        if (lines := len(source.splitlines())) > MAX_LINES:
-            found.append(f"{'/'.join([name, *inner])}: {lines} lines, at most {MAX_LINES}: two ideas?")
         if name == "__init__":
             continue
         if name not in order:
             found.append(f"{name}: not one of the modules of the design")
             continue
-        for target in sorted(set(imported(ast.parse(source), 1 + len(inner)))):
+        for target in sorted(set(imported(ast.parse(path.read_text(encoding="utf-8")), 1 + len(inner)))):
             if target not in order:
                 found.append(f"{name}: imports {target or 'the package itself'}, not a module of it")
             elif order.index(target) >= order.index(name):
                 found.append(f"{name}: imports {target}, which does not stand above it")
+    return found
+
+
+def long(folder: Path) -> list[str]:
+    """The modules and functions that are too long to be read at once."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        name, source = path.relative_to(folder).with_suffix("").as_posix(), path.read_text(encoding="utf-8")
+        if (lines := len(source.splitlines())) > MAX_LINES:
+            found.append(f"{name}: {lines} lines, at most {MAX_LINES}: two ideas?")
+        for node in ast.walk(ast.parse(source)):
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if function and (lines := node.end_lineno - node.lineno + 1) > MAX_FUNCTION:
+                found.append(f"{name}, {node.name}: {lines} lines, at most {MAX_FUNCTION}: two steps?")
     return found
 
 
@@ -107,8 +120,13 @@ def absent(folder: Path, order: list[str] = ORDER) -> list[str]:
     return [name for name in order if not any((folder / place).exists() for place in (f"{name}.py", name))]
 
 
-def test_modules_import_downwards_and_stay_short():
+def test_modules_import_downwards():
     assert problems(ROOT / PACKAGE) == []
+
+
+@pytest.mark.parametrize("folder", SHORT)
+def test_modules_and_functions_stay_short(folder):
+    assert long(ROOT / folder) == []
 
 
 def test_the_order_names_every_module_once_and_no_other():
@@ -181,11 +199,8 @@ def test_a_module_may_be_a_folder_whose_files_import_each_other(tmp_path):
     folder.mkdir()
     package(folder, __init__="from .linear import TTLinear", linear="from .base import Base\nfrom ..tensors import x")
     assert problems(package(tmp_path, __init__="")) == []
-    package(folder, base="from ..surgery import x", linear="x = 1\n" * 301)
-    assert problems(tmp_path) == [
-        "layers: imports surgery, which does not stand above it",
-        "layers/linear: 301 lines, at most 300: two ideas?",
-    ]
+    package(folder, base="from ..surgery import x")
+    assert problems(tmp_path) == ["layers: imports surgery, which does not stand above it"]
 
 
 @pytest.mark.parametrize("line", ["import ttqlib", "import ttqlib as ttq", "from . import TTLinear"])
@@ -205,8 +220,19 @@ def test_a_module_outside_the_design_is_rejected(tmp_path):
 
 
 def test_a_long_module_is_rejected(tmp_path):
-    assert problems(package(tmp_path, tensors="x = 1\n" * 300)) == []
-    assert problems(package(tmp_path, tensors="x = 1\n" * 301)) == ["tensors: 301 lines, at most 300: two ideas?"]
+    assert long(package(tmp_path, tensors="x = 1\n" * 300)) == []
+    (tmp_path / "layers").mkdir()
+    package(tmp_path / "layers", linear="x = 1\n" * 301)
+    assert long(tmp_path) == ["layers/linear: 301 lines, at most 300: two ideas?"]
+
+
+@pytest.mark.parametrize("head", ["def f():\n", "async def f():\n", "class A:\n def f(self):\n", "if 1:\n def f():\n"])
+def test_a_long_function_is_rejected(tmp_path, head):
+    body = '  "A docstring."\n' + "  x = 1\n" * 38
+    assert long(package(tmp_path, tensors=head + body)) == []
+    assert long(package(tmp_path, tensors=head + body + "  x = 1\n")) == [
+        "tensors, f: 41 lines, at most 40: two steps?"
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- the public face

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.cases import refused, seeds
 from ttqlib.storage.bits import pack, packed_bytes, unpack
-from ttqlib.storage.files import DTYPES, digest, header_bytes
+from ttqlib.storage.files import DTYPES, digest, module_bytes, specs_of
 
 WIDTHS = st.integers(1, 8)
 
@@ -84,6 +84,5 @@ def test_the_digest_sees_every_part():
 def test_a_header_is_as_long_as_safetensors_makes_it(kinds, text):
     tensors = {f"layer.{n % 3}.ü{n}": torch.zeros(3, size, dtype=dtype) for n, (dtype, size) in enumerate(kinds)}
     metadata = {"format": "pt", "note": text}
-    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     written = len(safetensors.torch.save(tensors, metadata)) - sum(tensor.nbytes for tensor in tensors.values())
-    assert header_bytes(specs, metadata) == written
+    assert module_bytes(specs_of(tensors), metadata)["header"] == written

@@ -1,4 +1,13 @@
-"""`export_onnx`: a model, compressed or not, becomes a folder for onnxruntime, which `Predictor` reads."""
+"""`export_onnx`: a model, compressed or not, becomes a folder for onnxruntime, which `Predictor` reads.
+
+In 8 bits
+---------
+Products of matrices whose sides are all at least `THIN_SIDE` are computed in integers, by onnxruntime's dynamic
+quantization: a scale for each column, one for all that flows in, so that an answer depends a little on what else is
+asked. Thinner matrices, as those of tensor trains of low rank, become float32 again while they are loaded: quantizing
+what flows in would take the time that integers save. Weights in integers use seven bits of the eight: more overflow on
+processors without VNNI.
+"""
 
 import copy
 import logging
@@ -49,12 +58,8 @@ def export_onnx(
             numbers (regression) and several labels at once (`config.problem_type`) among them; or of a vocabulary, as
             masked and causal language models do, for `Predictor.logits`. Or it is an `IntentSlotModel`.
         tokenizer: without one `Predictor` takes ids only.
-        int8: matrices and look-up tables are stored in 8 bits. Products of matrices whose sides are all at least
-            `THIN_SIDE` are computed in integers (onnxruntime's dynamic quantization: a scale for each column, one for
-            all that flows in, so that an answer depends a little on what else is asked). Thinner matrices, as those of
-            tensor trains of low rank, become float32 again while they are loaded: quantizing what flows in would take
-            the time that integers save. Weights in integers use seven bits of the eight: more overflow on processors
-            without VNNI.
+        int8: matrices and look-up tables are stored in 8 bits, and those whose sides are all at least `THIN_SIDE` are
+            multiplied in integers; see the top of `ttqlib.deployment.export`.
         max_length: by default what the model's positions and the tokenizer allow, and at most `LONGEST`.
 
     Raises:
@@ -72,17 +77,22 @@ def export_onnx(
         with _step(steps, "asking the model"):
             config = describe(fused, tokenizer, max_length, _tolerance(fused))
         with replacing(folder, fence=(CONFIG, GRAPH)) as new:
-            with _step(steps, "tracing the graph"):
-                _write_graph(fused, config, new / GRAPH)
-            with _step(steps, "comparing the graph with the model"):
-                if tokenizer is not None:
-                    tokenizer.backend_tokenizer.save(str(new / TOKENIZER))
-                write_config(new, config)
-                _compare(fused, Predictor(new), config)
-            if int8:
-                with _step(steps, "quantizing"):
-                    _quantize(new / GRAPH)
-                    write_config(new, config)
+            _write(fused, tokenizer, config, int8, new, steps)
+
+
+def _write(model: PreTrainedModel, tokenizer, config: dict, int8: bool, folder: Path, steps) -> None:
+    """All files of an export; the graph is compared with the model before its weights are rounded."""
+    with _step(steps, "tracing the graph"):
+        _write_graph(model, config, folder / GRAPH)
+    with _step(steps, "comparing the graph with the model"):
+        if tokenizer is not None:
+            tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+        write_config(folder, config)
+        _compare(model, Predictor(folder), config)
+    if int8:
+        with _step(steps, "quantizing"):
+            _quantize(folder / GRAPH)
+            write_config(folder, config)
 
 
 def _check(model, tokenizer) -> None:
@@ -211,8 +221,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -74,13 +75,10 @@ def chosen_by(values: Mapping[str, int]) -> GroupPlan:
     """The plan that the values of a builder's controls stand for."""
     choices = {}
     for group in GROUPS:
-        if group not in FORMATS:
-            choices[group] = Choice(bits=values[f"{group} bits"])
-            continue
-        cores, rank, bits = (values[f"{group} {what}"] for what in ("format", "rank", "bits"))
-        choices[group] = (
-            Choice(bits=bits) if cores == MATRIX else Choice(rank, bits, None if cores == DEFAULT else cores)
-        )
+        cores, choice = values.get(f"{group} format", MATRIX), Choice(bits=values[f"{group} bits"])
+        if cores != MATRIX:
+            choice = replace(choice, rank=values[f"{group} rank"], cores=None if cores == DEFAULT else cores)
+        choices[group] = choice
     return GroupPlan(*choices.values(), rest=values["rest"])
 
 
@@ -111,16 +109,13 @@ def plan_figure(plans: MeasuredPlans, chosen: GroupPlan) -> Figure:
 def _controls(start: GroupPlan) -> dict[str, widgets.Widget]:
     controls = {}
     for group, choice in start.choices.items():
-        last = "float32"
+        label, last = ("bits", "float32") if group in FORMATS else (group, "as the rest")
         if group in FORMATS:
             cores = MATRIX if choice.rank is None else choice.cores or DEFAULT
             controls[f"{group} format"] = _labelled(widgets.Dropdown, group, FORMATS[group], cores)
             controls[f"{group} rank"] = _labelled(
                 widgets.SelectionSlider, "TT-rank", RANKS, choice.rank or RANKS[0], group
             )
-        else:
-            last = "as the rest"
-        label = "bits" if group in FORMATS else group
         controls[f"{group} bits"] = _labelled(widgets.SelectionSlider, label, BITS | {last: 32}, choice.bits, group)
     controls["rest"] = _labelled(widgets.SelectionSlider, "rest", {str(bits): bits for bits in REST[::-1]}, start.rest)
     return controls

@@ -67,7 +67,7 @@ def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step:
     def draw(run: str, step: int) -> tuple[Figure, str]:
         text = f"{run}, step {step}: {runs[run][step]}"
         if step > 0:
-            before = _mark_before(runs[run], step)
+            before = max(mark for mark in runs[run] if mark < step)
             old, new = (runs[run][mark].errors for mark in (before, step))
             worse = [place for place, was, now in zip(_places(new), old, new, strict=True) if now > was]
             text += f"<br>further off than at step {before}: {', '.join(worse) or 'nowhere'}"
@@ -87,7 +87,3 @@ def distillation_figure(runs: Mapping[str, Mapping[int, StudentPoint]], run: str
 def _places(errors: Sequence) -> list[str]:
     """Where each of the errors was found."""
     return ["embeddings", *(f"layer {layer}" for layer in range(1, len(errors)))]
-
-
-def _mark_before(points: Mapping[int, StudentPoint], step: int) -> int:
-    return max(mark for mark in points if mark < step)

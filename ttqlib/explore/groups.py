@@ -8,9 +8,8 @@ from torch import nn
 
 from ..inventory.kinds import is_embedding, is_linear, linear_sizes
 from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
-from ..plans.planning import plan
+from ..plans.planning import plan, recipe_for
 from ..tensors.shapes import factorize
-from .pareto import recipe_for
 
 GROUPS = {  # patterns of layer names in a BERT under its heads, of which no two match the same layer
     "words": r"word_embeddings",
@@ -77,11 +76,9 @@ class GroupPlan:
         """One line of Python that makes the same plan for `model`, or for a deeper model of its widths."""
         layers, rules = self.config(model).layers, {}
         for pattern in GROUPS.values():
-            names = [name for name in layers if re.search(pattern, name)]
-            alike = len({layers[name] for name in names}) == 1
-            for name in names:  # a group of layers of several shapes needs several rules
-                tail = re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape("." + ".".join(name.split(".")[-3:])))
-                rules[pattern if alike else f"{tail}$"] = layers[name]
+            group = {name: layer for name, layer in layers.items() if re.search(pattern, name)}
+            alike = len({*group.values()}) == 1  # a group of layers of several shapes needs several rules
+            rules |= {pattern if alike else _place(name): layer for name, layer in group.items()}
         if not rules:
             return f"config = ttq.TTQConfig(rest={self.rest})"
         written = ", ".join(f'r"{pattern}": {_written(rule)}' for pattern, rule in rules.items())
@@ -102,7 +99,7 @@ def plan_by_groups(
         raise ValueError(f"choices must be for groups among {', '.join(groups)}, got {unknown[0]!r}")
     rules = {}
     for name, layer in model.named_modules():
-        group = next((group for group, pattern in groups.items() if re.search(pattern, name)), None)
+        group = group_of(name, groups)
         if group in choices and (is_linear(layer) or is_embedding(layer)):
             made = _layer_plan(layer, choices[group])
             if made != LayerPlan():
@@ -110,13 +107,20 @@ def plan_by_groups(
     return plan(model, rules=rules, rest=rest) if rules else TTQConfig(rest=rest)
 
 
-def group_of(name: str) -> str | None:
-    """The group of `GROUPS` that a layer of this name belongs to; None for the rest."""
-    return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), None)
+def group_of(name: str, groups: Mapping[str, str] = GROUPS) -> str | None:
+    """The group that a layer of this name belongs to; None for the rest."""
+    return next((group for group, pattern in groups.items() if re.search(pattern, name)), None)
+
+
+def _place(name: str) -> str:
+    r"""A pattern for all layers that stand where this one does: `\.\d+\.output\.dense$` of "encoder.3.output.dense"."""
+    *above, own = name.split(".")[-3:]
+    parts = [r"\d+" if part.isdigit() else re.escape(part) for part in above]
+    return "".join(rf"\.{part}" for part in (*parts, re.escape(own))) + "$"
 
 
 def _layer_plan(layer: nn.Module, choice: Choice) -> LayerPlan:
-    quantizer = None if choice.bits == 32 else recipe_for(choice.bits, "tensor" if choice.rank else "channel")
+    quantizer = None if choice.bits == 32 else recipe_for(choice.bits, dense=choice.rank is None)
     if choice.rank is None:
         return LayerPlan(quantize=quantizer)
     embedding, modes = is_embedding(layer), ()

@@ -14,6 +14,7 @@ from transformers import BertConfig, PreTrainedModel
 from ..measures.report import report
 from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
+from ..storage.checkpoint import description
 from ..storage.registration import PlanConfig
 from ..storage.stored import VERSION
 from ..surgery.compress import compress_
@@ -29,12 +30,19 @@ def skeleton(sizes: Mapping[str, int], width: int = 768) -> IntentSlotModel:
     `sizes` are the settings of a row of data/results/memory.json: how many `layers`, `positions`, words in the
     `vocabulary`, `intents` and `slots`. The labels have other names than those of the task.
     """
-    shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
-    shape |= {"num_hidden_layers": sizes["layers"], "vocab_size": sizes["vocabulary"]}
-    shape |= {"max_position_embeddings": sizes["positions"], "type_vocab_size": 1}
     labels = {kind: [f"{kind} {n}" for n in range(sizes[kind])] for kind in ("intents", "slots")}
+    config = BertConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=width // 64,
+        num_hidden_layers=sizes["layers"],
+        vocab_size=sizes["vocabulary"],
+        max_position_embeddings=sizes["positions"],
+        type_vocab_size=1,
+        **labels,
+    )
     with torch.device("meta"):
-        return IntentSlotModel(BertConfig(**shape, **labels))
+        return IntentSlotModel(config)
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,8 @@ def plan_cost(model: PreTrainedModel, config: TTQConfig) -> PlanCost:
     parts = dict.fromkeys((*GROUPS, "rest", "files"), 0)
     for row in found.rows:
         parts["files" if row.layer == "header" else group_of(row.layer) or "rest"] += row.stored_bytes
-    description = copy.deepcopy(model.config)
-    description.architectures, description.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
-    digest = 64 * "0"  # any is as long
-    description.quantization_config = PlanConfig(digest=digest, version=VERSION, **config.to_dict())
-    parts["files"] += len(description.to_json_string().encode())
+    saved = PlanConfig(digest=64 * "0", version=VERSION, **config.to_dict())  # any digest is as long
+    parts["files"] += len(description(model, saved).to_json_string().encode())
     return PlanCost(parts, found.total.flops)
 
 

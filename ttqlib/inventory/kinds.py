@@ -56,6 +56,12 @@ def own_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield name, held.original
 
 
+def saved_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A module's own buffers by name, without those that no state dict holds."""
+    hidden = module._non_persistent_buffers_set
+    return ((name, buffer) for name, buffer in module.named_buffers(recurse=False) if name not in hidden)
+
+
 def layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer, look-up table and group of experts of a model, by name, in the model's order."""
     kinds = (is_linear, is_embedding, is_experts)

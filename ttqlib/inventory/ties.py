@@ -1,6 +1,7 @@
 """Weights that are one in memory, as the two ends of a language model: found, shared and told apart."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -8,15 +9,22 @@ from transformers import PreTrainedModel
 
 from .kinds import _parts, own_parameters
 
+Place = TypeVar("Place")
+
+
+def by_identity(found: Iterable[tuple[Tensor, Place]]) -> list[list[Place]]:
+    """What was found beside each tensor, in lists: one for each tensor, in the order in which they came."""
+    places: dict[int, list[Place]] = {}
+    for tensor, place in found:
+        places.setdefault(id(tensor), []).append(place)
+    return list(places.values())
+
 
 def tied(model: nn.Module) -> list[list[tuple[str, str]]]:
     """The parameters that stand in several places: for each of them its places, as (name of the module, own name)."""
-    places: dict[int, list[tuple[str, str]]] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, parametrize.ParametrizationList):
-            for own, parameter in own_parameters(module):
-                places.setdefault(id(parameter), []).append((name, own))
-    return [found for found in places.values() if len(found) > 1]
+    modules = {n: m for n, m in model.named_modules() if not isinstance(m, parametrize.ParametrizationList)}
+    places = ((weight, (name, own)) for name, module in modules.items() for own, weight in own_parameters(module))
+    return [found for found in by_identity(places) if len(found) > 1]
 
 
 def tie_(model: nn.Module) -> nn.Module:
@@ -28,10 +36,8 @@ def tie_(model: nn.Module) -> nn.Module:
 
 def shared_parameters(model: nn.Module) -> list[list[str]]:
     """The names of parameters that are one tensor, for each such tensor."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return [found for found in names.values() if len(found) > 1]
+    names = by_identity((weight, name) for name, weight in model.named_parameters(remove_duplicate=False))
+    return [found for found in names if len(found) > 1]
 
 
 def share_parameters_(model: nn.Module, groups: Iterable[Sequence[str]]) -> None:

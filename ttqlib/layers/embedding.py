@@ -199,15 +199,17 @@ class TTMEmbedding(TTLayer):
         return rows.flatten(1)
 
     def _numbers(self, ids: Tensor, remaining: int) -> list[Tensor]:
-        """The digits of `ids`; all but the last `remaining` ones as one number, in which the first counts fastest."""
-        digits, place = [], prod(self.vocabulary_modes)
-        for v in self.vocabulary_modes:
-            place //= v
-            digits.append(ids // place % v)
-        prefix, *others = digits[: self.order - remaining]
-        for k, digit in enumerate(others, start=1):
-            prefix = prefix + digit * prod(self.vocabulary_modes[:k])
-        return [prefix, *digits[self.order - remaining :]]
+        """What each of the tables is asked for: the number of an id's prefix, and its last `remaining` digits.
+
+        In an id the last digit counts fastest, i = (i_1 v_2 + i_2) v_3 + … + i_d. Among prefixes it is the first one,
+        i_1 + i_2 v_1 + i_3 v_1 v_2 + …, since `_append` puts the entries of a new digit after all that were there.
+        """
+        modes, merged = self.vocabulary_modes, self.order - remaining
+        digits = [ids // prod(modes[k + 1 :]) % modes[k] for k in range(self.order)]
+        prefix = digits[0]
+        for k in range(1, merged):
+            prefix = prefix + digits[k] * prod(modes[:k])
+        return [prefix, *digits[merged:]]
 
 
 class TTMHead(nn.Module):

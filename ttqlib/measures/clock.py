@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import timer  # waits for a graphics card to have done what it was given
 
 from ..tensors.shapes import whole_number
 
@@ -39,18 +40,12 @@ def interleaved_medians(
         for name, function in functions.items():
             if settle:
                 time.sleep(settle)
-                _finish(function)
-            start = time.perf_counter()
-            _finish(function)
+                function()
+            start = timer()
+            function()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(timer() - start)
     return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
-
-
-def _finish(function: Callable) -> None:
-    function()
-    if torch.cuda.is_available():  # there a call returns before its work is done
-        torch.cuda.synchronize()
 
 
 def peak_bytes(function: Callable) -> int:

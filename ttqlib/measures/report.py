@@ -13,7 +13,7 @@ from ..layers.thin import HalfMergedEmbedding
 from ..quantizers.fake_quantization import Float16
 from ..quantizers.parametrizing import quantized
 from ..storage.checkpoint import stored_sizes
-from ..storage.files import header_bytes
+from ..storage.files import module_bytes, specs_of
 from ..storage.stored import has_plan
 from ..tensors.shapes import whole_number
 from .costs import flops
@@ -128,12 +128,7 @@ def _plain_sizes(model: nn.Module) -> dict[str, int]:
     tensors = dict(model.named_parameters()) | {  # shared ones once
         name: tensor for name, tensor in model.named_buffers() if name in model.state_dict()
     }
-    sizes: dict[str, int] = {}
-    for name, tensor in tensors.items():
-        module = name.rpartition(".")[0]
-        sizes[module] = sizes.get(module, 0) + tensor.nbytes
-    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    return {**sizes, "header": header_bytes(specs, {"format": "pt"})}
+    return module_bytes(specs_of(tensors), {"format": "pt"})
 
 
 def _report_row(name: str, module: nn.Module, stored: int, tokens: int, seen: set[int]) -> ReportRow:

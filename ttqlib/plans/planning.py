@@ -1,8 +1,13 @@
-"""`plan`: the plan of a whole model, in one line or by rules. It looks at the shapes of the layers, at no weight."""
+"""`plan`: the plan of a whole model, in one line or by rules. It looks at the shapes of the layers, at no weight.
+
+Layers are found by what they compute: `nn.Linear` and transformers' `Conv1D`, `nn.Embedding`, the experts of mixtures,
+and their subclasses that do the same. So any Hugging Face model will do.
+"""
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import nn
 
@@ -35,34 +40,35 @@ def plan(
     "float" or "rest" (then the weight stays dense), a whole `LayerPlan`, or None: the layer is left alone, as part of
     the rest. The first match wins. `quantize` and `activations` fill in what a rule leaves open, as `LayerPlan` says.
 
-    Layers are found by what they compute: `nn.Linear` and transformers' `Conv1D`, `nn.Embedding`, the experts of
-    mixtures, and their subclasses that do the same. So any Hugging Face model will do.
-
     Raises:
         ValueError: nothing in the model to compress; a rank, bit width or `rest` that is not allowed; both a rank and
             rules; a rule that matches no layer, or gives a layer a format of the wrong kind.
     """
+    default = _default(rank, bits, rules, LayerPlan(None, quantize, activations))
     found, partners = layers(model), _partners(model)
     if rules is not None:
-        if rank is not None or bits != 32:
-            raise ValueError(
-                "give either rank and bits, or rules; a rule says ttq.TT(rank=…), quantize=ttq.LSQ(bits=…)"
-            )
         chosen = _by_rules(found, rules)
-        default = LayerPlan(None, quantize, activations)
     else:
-        if quantize is not None and bits != 32:
-            raise ValueError(f"give either bits or quantize, got bits={bits!r} and quantize={quantize!r}")
         chosen = _uniform(model, found, partners, rank, experts=quantize or _quantizer(bits, dense=True))
-        default = LayerPlan(None, quantize or _quantizer(bits, dense=rank is None), activations)
-        if rank is None and default == LayerPlan():
-            raise ValueError("give a rank, bits below 32, or rules: this plan would change nothing")
-        if not chosen:
-            problem = "has no layers to compress" if rank is None else f"has nothing that gets smaller at rank {rank}"
-            raise ValueError(f"{type(model).__name__} {problem}")
     plans = {name: _filled(choice, default, found[name]) for name, choice in chosen.items() if choice is not None}
     left = (name for name in found if name not in chosen and partners[name].isdisjoint(plans))
     return TTQConfig(plans, rest, tuple(left))
+
+
+def _default(rank: int | None, bits: int, rules: Mapping[str, object] | None, given: LayerPlan) -> LayerPlan:
+    """What all layers get for which nothing else is said: `given`, or the quantizer that `bits` stand for.
+
+    Raises:
+        ValueError: arguments of `plan` that exclude each other, or ask for nothing.
+    """
+    if rules is not None and (rank is not None or bits != 32):
+        raise ValueError("give either rank and bits, or rules; a rule says ttq.TT(rank=…), quantize=ttq.LSQ(bits=…)")
+    if given.quantize is not None and bits != 32:
+        raise ValueError(f"give either bits or quantize, got bits={bits!r} and quantize={given.quantize!r}")
+    default = replace(given, quantize=given.quantize or _quantizer(bits, dense=rank is None))
+    if rules is None and rank is None and default == LayerPlan():
+        raise ValueError("give a rank, bits below 32, or rules: this plan would change nothing")
+    return default
 
 
 def _uniform(
@@ -72,7 +78,11 @@ def _uniform(
     rank: int | None,
     experts: WeightRecipe | None,
 ) -> dict[str, LayerPlan]:
-    """Linear layers outside heads, and the words, as far as cores of this rank are smaller; experts where quantized."""
+    """Linear layers outside heads, and the words, as far as cores of this rank are smaller; experts where quantized.
+
+    Raises:
+        ValueError: there are none.
+    """
     words, answers, chosen = word_embeddings(model), heads(model), {}
     for name, module in found.items():
         if is_experts(module):
@@ -88,6 +98,9 @@ def _uniform(
             continue
         elif _shrinks(module, form := TT(rank) if is_linear(module) else TTM(rank)):
             chosen[name] = LayerPlan(form)
+    if not chosen:
+        problem = "has no layers to compress" if rank is None else f"has nothing that gets smaller at rank {rank}"
+        raise ValueError(f"{type(model).__name__} {problem}")
     return chosen
 
 
@@ -105,20 +118,9 @@ def _by_rules(layers: Mapping[str, nn.Module], rules: Mapping[str, object]) -> d
     chosen, used = {}, set()
     for name, module in layers.items():
         pattern = next((pattern for pattern in rules if re.search(pattern, name)), None)
-        if pattern is None:
-            continue
-        used.add(pattern)
-        choice = None if rules[pattern] is None else as_layer_plan(f"rule {pattern!r}", rules[pattern])
-        if choice is not None and choice.format is not None:
-            kind, fits = (
-                ("a linear layer", is_linear) if isinstance(choice.format, TT) else ("an embedding", is_embedding)
-            )
-            if not fits(module):
-                raise ValueError(
-                    f"rule {pattern!r} gives {type(choice.format).__name__} to {name}, which is no {kind.split()[-1]}: "
-                    f"{type(choice.format).__name__} is for {kind}, put a narrower rule before it"
-                )
-        chosen[name] = choice
+        if pattern is not None:
+            used.add(pattern)
+            chosen[name] = _choice(f"rule {pattern!r}", rules[pattern], name, module)
     if idle := [pattern for pattern in rules if pattern not in used]:
         raise ValueError(
             f"no layer that is left for it matches the rule {idle[0]!r}; the layers are {', '.join(layers) or 'none'}"
@@ -126,19 +128,39 @@ def _by_rules(layers: Mapping[str, nn.Module], rules: Mapping[str, object]) -> d
     return chosen
 
 
+def _choice(rule: str, given, name: str, module: nn.Module) -> LayerPlan | None:
+    """What a rule gives to a layer that it matches, whose kind must be the one that a format is for."""
+    choice = None if given is None else as_layer_plan(rule, given)
+    form = None if choice is None else choice.format
+    for kind, fits, layer in ((TT, is_linear, "a linear layer"), (TTM, is_embedding, "an embedding")):
+        if isinstance(form, kind) and not fits(module):
+            raise ValueError(
+                f"{rule} gives {kind.__name__} to {name}, which is no {layer.split()[-1]}: "
+                f"{kind.__name__} is for {layer}, put a narrower rule before it"
+            )
+    return choice
+
+
 def _filled(choice: LayerPlan, default: LayerPlan, module: nn.Module) -> LayerPlan:
     activations = choice.activations or (default.activations if is_linear(module) else None)  # ids have none
     return LayerPlan(choice.format, choice.quantize or default.quantize, activations)
 
 
-def _quantizer(bits: int, dense: bool) -> WeightRecipe | None:
-    """The quantizer of a bit width: per tensor for cores, which are small, per channel for dense weights."""
-    if bits == 32 and not isinstance(bits, bool):
-        return None
-    if isinstance(bits, bool) or bits not in range(1, 9):  # a NumPy number is in a range too
-        raise ValueError(f"bits must be one of 1 … 8 or 32, got {bits!r}")
+def recipe_for(bits: int, dense: bool) -> WeightRecipe:
+    """The quantizer of 1 … 8 bits: per tensor for cores, which are small, per channel for dense weights.
+
+    Raises:
+        ValueError: another number of bits.
+    """
     per = "channel" if dense else "tensor"
     return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
+
+
+def _quantizer(bits: int, dense: bool) -> WeightRecipe | None:
+    """That of a plan, where 32 bits stand for none."""
+    if isinstance(bits, bool) or bits not in (*range(1, 9), 32):  # NumPy's numbers are in there too
+        raise ValueError(f"bits must be one of 1 … 8 or 32, got {bits!r}")
+    return None if bits == 32 else recipe_for(bits, dense)
 
 
 def _shrinks(module: nn.Module, form: TT | TTM) -> bool:

@@ -1,6 +1,6 @@
 """Quantizers on weights: put there with `torch.nn.utils.parametrize`, and told from what others have put there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -52,6 +52,18 @@ def _own_class_(module: nn.Module) -> None:
     """
     kind = type(module)
     module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+
+
+def take_off_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module the class that it had before its quantizers, and these parameters in the place of what they made.
+
+    `remove_parametrizations` would break every deep copy of the module: copies share the class that parametrize makes,
+    and it takes the tensors' properties from there.
+    """
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, tensor in tensors.items():
+        module.register_parameter(name, tensor)
 
 
 def quantized(module: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:

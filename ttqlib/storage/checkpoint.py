@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
-from .files import DIGEST, first_line, header_bytes, write
+from .files import DIGEST, first_line, module_bytes, specs_of, write
 from .folders import current, replacing
 from .reading import CONFIG, WEIGHTS, Written, check_digest, checked_tensors
 from .rebuild import check_rebuild, empty_like, on_meta, reads_by_rows, rebuilt, replace_tensors
@@ -68,11 +67,17 @@ def _version(model: nn.Module) -> int:
     return 1 if reads_by_rows(model) else VERSION
 
 
-def _write_description(model: transformers.PreTrainedModel, saved: Mapping, folder: Path) -> None:
-    """What `save_pretrained` writes besides the weights; the model's own config stays as it is."""
+def description(model: transformers.PreTrainedModel, saved) -> transformers.PreTrainedConfig:
+    """What config.json says of a model, with a plan as it is to stand there; the model's own config stays as it is."""
     config = copy.deepcopy(model.config)
     config.architectures = [parametrize.type_before_parametrizations(model).__name__]
     config.dtype, config.quantization_config = str(model.dtype).removeprefix("torch."), saved
+    return config
+
+
+def _write_description(model: transformers.PreTrainedModel, saved: Mapping, folder: Path) -> None:
+    """What `save_pretrained` writes besides the weights."""
+    config = description(model, saved)
     if model.is_remote_code():
         custom_object_save(model, folder, config=config)
     config.save_pretrained(folder)
@@ -124,12 +129,8 @@ def stored_sizes(model: nn.Module) -> dict[str, int]:
         specs, metadata = expected(model), {DIGEST: 64 * "0", "format": "pt"}  # any digest is as long
     else:
         tensors, metadata = contents(model)
-        specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    sizes: dict[str, int] = {}
-    for name, (dtype, shape) in specs.items():
-        module = name.rpartition(".")[0]
-        sizes[module] = sizes.get(module, 0) + prod(shape) * dtype.itemsize
-    return {**sizes, "header": header_bytes(specs, metadata)}
+        specs = specs_of(tensors)
+    return module_bytes(specs, metadata)
 
 
 def read_plan(config: Mapping) -> Written:

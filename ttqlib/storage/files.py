@@ -41,14 +41,23 @@ def digest(plan: Mapping, tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def header_bytes(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> int:
-    """How many bytes a safetensors file of such tensors takes besides their own."""
-    return len(_header(specs, metadata))
+def specs_of(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
+    """The dtypes and shapes of tensors, by name."""
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def module_bytes(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> dict[str, int]:
+    """How many bytes of a safetensors file the tensors of each module take, and how many its "header" takes."""
+    sizes: dict[str, int] = {}
+    for name, (dtype, shape) in specs.items():
+        module = name.rpartition(".")[0]
+        sizes[module] = sizes.get(module, 0) + prod(shape) * dtype.itemsize
+    return {**sizes, "header": len(_header(specs, metadata))}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file: the same bytes for the same contents, while safetensors' own writer shuffles the metadata."""
-    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    specs = specs_of(tensors)
     with open(path, "wb") as file:
         file.write(_header(specs, metadata))
         for name in _file_order(specs):

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..inventory.ties import by_identity
 from .checkpoint import METHOD, WEIGHTS
-from .files import DIGEST, digest, read, read_metadata
+from .files import DIGEST, digest, read, read_metadata, specs_of
 
 PLAN = "plan"  # the entry of a training checkpoint's header that holds the digest of the plan
 
@@ -49,18 +50,15 @@ def load_latent_(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{path} is packed, its latent weights are gone: a training cannot go on from it")
     if metadata.get(PLAN) != _digest(model):
         raise ValueError(f"{path} was not written by ttq.QATTrainer, or for a model with another plan than this one's")
-    tensors = read(path, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()})
+    tensors = read(path, specs_of(state))
     for name, tensor in state.items():
         tensor.copy_(tensors[name])
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict with each shared tensor once, under its first name; the tensors are the model's own."""
-    names: dict[int, str] = {}
     state = model.state_dict(keep_vars=True)
-    for name, tensor in state.items():
-        names.setdefault(id(tensor), name)
-    return {name: state[name] for name in names.values()}
+    return {name: state[name] for name, *_ in by_identity((tensor, name) for name, tensor in state.items())}
 
 
 def _plan(model: nn.Module) -> dict:

@@ -17,7 +17,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 
 from ..layers.embedding import TTMEmbedding
 from ..plans.configs import TTQConfig
-from .files import DIGEST, Spec, compare, digest, first_line, read_all, read_metadata, read_specs
+from .files import DIGEST, Spec, compare, digest, first_line, read_all, read_metadata, read_specs, specs_of
 from .stored import check_values, expected, plain_weights, signed, unsaved
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -63,7 +63,7 @@ def checked_tensors(model: nn.Module, paths: Sequence[Path], written: Written, c
     wanted, tensors = _wanted(model, found, cast), {}
     renamed = _renamed(model, paths, cast) if found.keys() != wanted.keys() else None
     if renamed is not None:
-        tensors, found = renamed, _specs(renamed)
+        tensors, found = renamed, specs_of(renamed)
         wanted = _wanted(model, found, cast)
     compare(found, wanted)
     tensors = tensors or _read(paths)
@@ -92,10 +92,6 @@ def _read(paths: Sequence[Path]) -> dict[str, Tensor]:
     return {name: tensor for path in paths for name, tensor in read_all(path).items()}
 
 
-def _specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-
-
 # ------------------------------------------------------------------------------------------------- earlier versions
 
 
@@ -112,7 +108,7 @@ def _renamed(model: nn.Module, paths: Sequence[Path], cast: bool) -> dict[str, T
     except Exception as error:  # of a file that nobody wrote so
         logger.debug("no names of transformers: %s", first_line(error))
         return None
-    return tensors if tensors.keys() == _wanted(model, _specs(tensors), cast).keys() else None
+    return tensors if tensors.keys() == _wanted(model, specs_of(tensors), cast).keys() else None
 
 
 def _converted(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from ..inventory.kinds import own_parameters
+from ..inventory.kinds import own_parameters, saved_buffers
 from ..inventory.layout import PLAIN, layout_of
 from ..inventory.ties import put_, tie_, tied
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
 from ..plans.configs import TTQConfig
-from ..quantizers.parametrizing import Quantizer, quantized
+from ..quantizers.parametrizing import Quantizer, quantized, take_off_
 from ..quantizers.recipes import WeightQuantizer
 from ..surgery.compress import compress_
 from .files import first_line
@@ -133,10 +133,7 @@ def _undone(model: nn.Module) -> nn.Module:
         elif isinstance(module, TTMEmbedding):
             layers[module] = nn.Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx, **like)
         elif latents := {name: latent for name, _, latent in quantized(module)}:
-            module.__class__ = parametrize.type_before_parametrizations(module)
-            del module.parametrizations
-            for name, latent in latents.items():
-                module.register_parameter(name, latent)
+            take_off_(module, latents)
     for head in (module for module in dense.modules() if isinstance(module, TTMHead)):
         like = {"device": "meta", "dtype": next(head.table.parameters()).dtype}
         layers[head] = nn.Linear(head.in_features, head.out_features, head.bias is not None, **like)
@@ -179,9 +176,7 @@ def _described(model: nn.Module) -> dict[str, str]:
             line += f" of {module.num_embeddings} rows of {module.embedding_dim}"
         lines[path or "the model"] = str(getattr(module, "recipe", line))
         recipes = {name: _recipe(quantizer) for name, quantizer, _ in quantized(module)}
-        hidden = module._non_persistent_buffers_set
-        buffers = ((name, buffer) for name, buffer in module.named_buffers(recurse=False) if name not in hidden)
-        for name, tensor in (*own_parameters(module), *buffers):
+        for name, tensor in (*own_parameters(module), *saved_buffers(module)):
             under = f" under {recipes[name]}" if name in recipes else ""
             lines[prefix + name] = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}{under}"
     return lines

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 
-from ..inventory.kinds import expert_weights, is_experts
+from ..inventory.kinds import expert_weights, is_experts, saved_buffers
 from ..inventory.ties import put_
 from ..layers.base import TTLayer
 from ..plans.configs import LayerPlan, TTQConfig
@@ -190,7 +190,7 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Stored]]:
             continue
         prefix = f"{path}." if path else ""
         stored = _quantized(module, seen)
-        for name, tensor in _own(module):
+        for name, tensor in (*module.named_parameters(recurse=False), *saved_buffers(module)):
             if prefix + name not in left_out and id(tensor) not in seen:
                 seen.add(id(tensor))
                 step = isinstance(module, StaticActivationQuantizer) and name == "scale"  # computed with in float32
@@ -212,13 +212,6 @@ def _quantized(module: nn.Module, seen: set[int]) -> Stored:
         else:
             stored.quantized.append((quantizer, latent))
     return stored
-
-
-def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters(recurse=False)
-    for name, buffer in module.named_buffers(recurse=False):
-        if name not in module._non_persistent_buffers_set:
-            yield name, buffer
 
 
 def _packed_module(prefix: str, stored: Stored) -> dict[str, Tensor]:

@@ -90,6 +90,17 @@ class Moments:
     def count(self) -> int:
         return self.outputs.count
 
+    def see(self, x: Tensor | None, y: Tensor, real: Tensor | None) -> None:
+        """Add a call of the layer, x (…, in_features) ↦ y (…, out_features); x is None where rows were looked up.
+
+        `real`, (N,) of bool, says which rows are tokens to count; None, that none are tokens. Tokens take the place of
+        what was none, and nothing but tokens counts after them.
+        """
+        if real is not None and not self.of_tokens:
+            self.inputs, self.outputs, self.of_tokens = Sums(), Sums(), True
+        if (real is not None) == self.of_tokens:
+            self.add(None if x is None else _rows(x, real), _rows(y, real))
+
     def add(self, x: Tensor | None, y: Tensor) -> None:
         """x (N, in_features), y (N, out_features)."""
         self.of_inputs = x is not None and x.shape[1] < y.shape[1]
@@ -108,6 +119,12 @@ class Moments:
         root = weight.cpu().double() @ (vectors * values.clamp_min(0).sqrt())  # (out, in): root rootᵀ is that of y
         right = _top_eigenvectors(root.T @ root, rank)
         return torch.linalg.qr(root @ right).Q  # orthonormal also where the outputs fill fewer directions
+
+
+def _rows(tensor: Tensor, real: Tensor | None) -> Tensor:
+    """The rows of a tensor (…, n) that are real, (N, n)."""
+    flat = at_least_float32(tensor).reshape(-1, tensor.shape[-1])
+    return flat if real is None or real.all() else flat[real]
 
 
 def _top_eigenvectors(matrix: Tensor, count: int) -> Tensor:
@@ -187,25 +204,15 @@ def output_moments(
     found = {name: Moments() for name in names}
     opened: list[Stack] = []
 
-    def watch(name: str, module: nn.Module, args: tuple, kwargs: dict, y: Tensor) -> None:
+    def watch(moments: Moments, module: nn.Module, args: tuple, kwargs: dict, y: Tensor) -> None:
         x = next(iter((*args, *kwargs.values())))
-        real = opened[-1].tokens(x, y)
-        if real is not None and not found[name].of_tokens:
-            found[name] = Moments(of_tokens=True)  # in place of what was no tokens
-        elif real is None and found[name].of_tokens:
-            return
-
-        def rows(tensor: Tensor) -> Tensor:
-            flat = at_least_float32(tensor).reshape(-1, tensor.shape[-1])
-            return flat if real is None or real.all() else flat[real]
-
-        found[name].add(None if isinstance(module, nn.Embedding) else rows(x), rows(y))
+        moments.see(None if isinstance(module, nn.Embedding) else x, y, opened[-1].tokens(x, y))
 
     with _eval_mode(model), ExitStack() as hooks:
         hooks.enter_context(_stacks(model, opened))
-        for name in names:
+        for name, moments in found.items():
             layer = model.get_submodule(name)
-            hooks.callback(layer.register_forward_hook(partial(watch, name), with_kwargs=True).remove)
+            hooks.callback(layer.register_forward_hook(partial(watch, moments), with_kwargs=True).remove)
         for batch in bar(batches, desc="calibration", unit="batch"):
             mask = batch.get("attention_mask")
             opened[:] = [Stack(getattr(mask, "shape", None), mask)]  # of a model that names its inputs otherwise

@@ -10,13 +10,13 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from ..inventory.kinds import expert_weights
 from ..inventory.layout import layout_of
-from ..inventory.ties import forget_ties_, tied
+from ..inventory.ties import by_identity, forget_ties_, tied
 from ..layers.base import TTLayer
 from ..plans.configs import LayerPlan, TTQConfig
 from ..progress import bar
 from ..quantizers.activations import fake_quantize_input_
 from ..quantizers.fake_quantization import Float16
-from ..quantizers.parametrizing import register_
+from ..quantizers.parametrizing import Quantizer, register_
 from ..quantizers.recipes import LSQ, WeightRecipe
 from .calibration import Moments, output_moments
 from .conversion import other_places, replacement, weight_rank
@@ -37,32 +37,45 @@ def compress_(
     `init="svd"` starts from the weights that are there, by TT-SVD; `init="random"` draws cores whose product has the
     standard deviation of those weights. Bias, dtype, device, train/eval mode stay, and what is frozen stays frozen.
     Quantizers are then fitted to cores, dense weights and the rest (8 bits: a step size for each row of a matrix, one
-    for a vector); latent float weights stay underneath and train. Nothing is changed unless everything can be.
-
-    Tied weights stay tied: one table, which both ends of a language model use, with one set of cores or scales.
+    for a vector); latent float weights stay underneath and train. Tied weights stay tied, with one set of cores or
+    scales. Nothing is changed unless everything can be.
 
     With `calibration`, batches of real inputs as the model takes them (a few hundred sentences), a linear layer's rank
-    is spent on what its *outputs* need: see `ttqlib.calibration`. TT-SVD then starts from that weight of rank r, and
-    the bias keeps the mean of the outputs. An embedding in a format of low rank, as `TTM(r, (rows, 1), (1, columns))`,
-    is made for the rows that are looked up. A trained model loses far less so, at the same size.
+    is spent on what its *outputs* need (`ttqlib.surgery.calibration`), so is that of an embedding in a format of low
+    rank, as `TTM(r, (rows, 1), (1, columns))`: a trained model loses far less so, at the same size.
 
     Training that starts in float compresses twice: `compress_(model, config.without_quantizers())`, train,
     `compress_(model, config)`. A layer that has its format already keeps its cores, and its place in the plan.
 
-    A LoRA adapter of peft cannot be merged into a quantized weight: `merge_and_unload` writes to a weight that is
-    computed anew, and the adapter is lost without a word. Merge it before `compress_`, or keep it unmerged.
+    Merge a LoRA adapter of peft before, or leave it unmerged: `merge_and_unload` writes to a weight that is computed
+    anew here, and the adapter is lost.
 
     Raises:
         ValueError: a name that is not in the model, a layer of another type than its format is for, two plans for one
             tied weight, a weight that is quantized already, an unknown `init`, or calibration that reaches not every
             layer or goes with random cores.
     """
+    _check_start(init, calibration)
+    config = complete_plan(model, config)
+    check_plan(model, config)
+    trains = _trains(model, config, init, calibration)
+    modules = dict(model.named_modules()) | trains
+    quantizers = [(places, _built(places, recipe)) for places, recipe in _recipes(modules, config)]
+    _change_(model, config, trains, quantizers)  # and nothing was changed before
+    return model
+
+
+def _check_start(init: str, calibration: Iterable | None) -> None:
     if init not in ("svd", "random"):
         raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
     if calibration is not None and init == "random":
         raise ValueError("calibration is for init='svd': random cores keep nothing of the weights")
-    config = complete_plan(model, config)
-    check_plan(model, config)
+
+
+def _trains(
+    model: nn.Module, config: TTQConfig, init: str, calibration: Iterable[Mapping[str, Tensor]] | None
+) -> dict[str, nn.Module]:
+    """The new layers by name: the trains that the plan asks for, in every place where a weight stands."""
     modules = dict(model.named_modules())
     formats = {
         name: layer.format
@@ -77,9 +90,18 @@ def compress_(
         name: replacement(modules[name], form, init, moments.get(name))
         for name, form in bar(formats.items(), desc="compress_", unit="layer")
     }
-    made |= other_places(modules, tied(model), made)
-    quantizers = [(places, _built(places, recipe)) for places, recipe in _recipes(modules | made, config)]
-    replaced = {modules[name]: layer for name, layer in made.items()}
+    return made | other_places(modules, tied(model), made)
+
+
+def _change_(
+    model: nn.Module,
+    config: TTQConfig,
+    trains: Mapping[str, nn.Module],
+    quantizers: Iterable[tuple[Sequence[Place], Quantizer]],
+) -> None:
+    """Put the new layers and the quantizers into the model, and the plan on it."""
+    modules = dict(model.named_modules())
+    replaced = {modules[name]: layer for name, layer in trains.items()}
     for name, module in list(model.named_modules(remove_duplicate=False)):  # a module may stand in several places
         if module in replaced:
             model.set_submodule(name, replaced[module])
@@ -93,7 +115,6 @@ def compress_(
     model.ttq_config = copy.deepcopy(config)  # which `checkpoint` stores with the weights
     if isinstance(model, PreTrainedModel):
         AutoHfQuantizer.from_config({"quant_method": "ttq", **config.to_dict()}).attach(model)
-    return model
 
 
 def _recipes(modules: Mapping[str, nn.Module], config: TTQConfig) -> Iterator[tuple[list[Place], Recipe]]:
@@ -105,11 +126,12 @@ def _recipes(modules: Mapping[str, nn.Module], config: TTQConfig) -> Iterator[tu
     for name, module in modules.items():
         if not isinstance(module, ParametrizationList):
             first.setdefault(module, name)
-    places: dict[int, list[Place]] = {}
-    for module, name in first.items():
-        for own, parameter in module.named_parameters(recurse=False):
-            places.setdefault(id(parameter), []).append((name, module, own))
-    for found in places.values():
+    places = (
+        (parameter, (name, module, own))
+        for module, name in first.items()
+        for own, parameter in module.named_parameters(recurse=False)
+    )
+    for found in by_identity(places):
         recipe = _recipe(found, config)
         if recipe is not None:
             yield found, recipe

@@ -6,7 +6,6 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertAttention
 
@@ -14,8 +13,8 @@ from ..layers.base import TTLayer
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
 from ..layers.thin import HalfMergedEmbedding, Layers, linear, thin_pair
-from ..quantizers.parametrizing import quantized
-from .attention import absorbed, can_absorb
+from ..quantizers.parametrizing import quantized, take_off_
+from .attention import LatentAttention, absorbed, can_absorb
 
 
 @torch.no_grad()
@@ -41,11 +40,7 @@ def fuse_(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, TTLayer | TTMHead):
         raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
-    attentions = [part for part in model.modules() if isinstance(part, BertAttention) and can_absorb(part)]
-    for attention in attentions:
-        training = attention.output.dense.training
-        attention.self, output = absorbed(attention)
-        attention.output.dense = Layers(*output).train(training)
+    attentions = _absorb_(model)
     fused: dict[nn.Module, nn.Module] = {}
     for kind in (TTMHead, TTLayer):  # heads first: they hold the table that they are made from
         places = list(model.named_modules(remove_duplicate=False))  # a layer may stand in several
@@ -53,7 +48,7 @@ def fuse_(model: nn.Module) -> nn.Module:
             if isinstance(layer, kind):
                 fused[layer] = fused.get(layer) or _fused(layer)
                 model.set_submodule(name, fused[layer])
-    changed = {*fused.values(), *(attention.self for attention in attentions)}
+    changed = {*fused.values(), *attentions}
     plain: dict[Tensor, nn.Parameter] = {}
     for module in list(model.modules()):
         _dequantize_(module, plain)
@@ -62,6 +57,16 @@ def fuse_(model: nn.Module) -> nn.Module:
         if isinstance(module, PreTrainedModel) and not changed.isdisjoint(module.modules()):
             module.save_pretrained = _refuse_to_save
     return model
+
+
+def _absorb_(model: nn.Module) -> list[LatentAttention]:
+    """Let BERT's attention work among its ranks wherever that can be done; what stands there now."""
+    attentions = [part for part in model.modules() if isinstance(part, BertAttention) and can_absorb(part)]
+    for attention in attentions:
+        training = attention.output.dense.training
+        attention.self, output = absorbed(attention)
+        attention.output.dense = Layers(*output).train(training)
+    return [attention.self for attention in attentions]
 
 
 def _fused(layer: TTLayer | TTMHead) -> nn.Module:
@@ -98,9 +103,8 @@ def _merged(cores: Sequence[Tensor]) -> Tensor:
 def _dequantize_(module: nn.Module, plain: dict[Tensor, nn.Parameter]) -> None:
     """Give a module the values of its quantized tensors as its own, and the class back that it had before.
 
-    `remove_parametrizations` would do so too, and break every deep copy of the module: copies share the class that
-    parametrize makes, and it takes the tensors' properties from there. Where others have parametrized the module too,
-    as by a weight norm, it keeps that class, and a quantizer becomes one that changes nothing.
+    Where others have parametrized the module too, as by a weight norm, it keeps its class, and a quantizer becomes one
+    that changes nothing.
 
     `plain` holds what has become of each latent weight, so that tied ones stay tied.
     """
@@ -113,10 +117,7 @@ def _dequantize_(module: nn.Module, plain: dict[Tensor, nn.Parameter]) -> None:
             module.parametrizations[name].original = plain[latent]
             module.parametrizations[name][0] = nn.Identity()
     elif ours:
-        module.__class__ = parametrize.type_before_parametrizations(module)
-        del module.parametrizations
-        for name, _, latent in ours:
-            module.register_parameter(name, plain[latent])
+        take_off_(module, {name: plain[latent] for name, _, latent in ours})
 
 
 def _forget_plan_(model: nn.Module) -> None:

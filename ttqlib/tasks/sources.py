@@ -73,24 +73,32 @@ def load_task(name: str | os.PathLike, stand_in: bool = False):
         ValueError: an unknown name, or a malformed line, named by file and line.
         FileNotFoundError: the task or the folder cannot be had; the message says what to do.
     """
-    task = TASKS.get(name) if isinstance(name, str) else None
-    if task is None:
-        return _own_folder(name)
-    if not task.hub:
-        print(f"{name}: embedded in this repository")
-        return read_folder(embedded_folder(name), task.contents)[0]
+    if isinstance(name, str) and name in TASKS:
+        return _known_task(name, TASKS[name], stand_in)
+    return _own_folder(name)
+
+
+def _known_task(name: str, task: Task, stand_in: bool):
+    """The splits of one of `TASKS`, from where they are found first, after a line that says where that is."""
     root = os.environ.get("TTQ_DATA")
-    if root and (Path(root) / name).is_dir():
-        print(f"{name}: from the folder that TTQ_DATA names")
-        return read_folder(Path(root) / name, task.contents)[0]
+    if not task.hub:
+        folder, place = embedded_folder(name), "embedded in this repository"
+    elif root and (Path(root) / name).is_dir():
+        folder, place = Path(root) / name, "from the folder that TTQ_DATA names"
+    else:
+        return _fetched(name, task, stand_in)
+    print(f"{name}: {place}")
+    return read_folder(folder, task.contents)[0]
+
+
+def _fetched(name: str, task: Task, stand_in: bool):
+    """The splits of a task that no folder holds: from the hub, or the embedded task that may stand in for it."""
     try:
         splits, place = _from_hub(task)
     except (OSError, ValueError) as error:
         if stand_in and task.stand_in:
-            print(
-                f"{name} cannot be had here, {error}; {task.stand_in}, an embedded task of the same kind, "
-                "stands in for it"
-            )
+            other = f"{task.stand_in}, an embedded task of the same kind, stands in for it"
+            print(f"{name} cannot be had here, {error}; {other}")
             return read_folder(embedded_folder(task.stand_in), TASKS[task.stand_in].contents)[0]
         advice = f"set TTQ_DATA to a folder that holds {name}/train.jsonl and its other splits"
         if task.stand_in:

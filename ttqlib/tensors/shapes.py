@@ -4,6 +4,7 @@ A tensor train writes an array of shape (n_1, …, n_d) as d *cores* of shape (r
 *mode sizes*, the r_k its *TT-ranks*; the two outer ranks are 1. Nothing here touches a tensor.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from math import isqrt, prod
 from operator import index
@@ -116,11 +117,8 @@ def largest_rank(modes: Sequence[int], parameters: int) -> int:
             f"parameters must be at least {tt_parameters(modes, 1)}, the size at rank 1 for modes {tuple(modes)}, "
             f"got {parameters}"
         )
-    low, high = 1, max(clip_ranks(modes, prod(modes)))
-    while low < high:  # the count never falls when the rank rises, so bisect
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if tt_parameters(modes, middle) <= parameters else (low, middle - 1)
-    return low
+    ranks = range(1, max(clip_ranks(modes, prod(modes))) + 1)  # the count never falls when the rank rises, so bisect
+    return bisect_right(ranks, parameters, key=lambda rank: tt_parameters(modes, rank))
 
 
 def _smallest_cover(size: int, parts: int) -> tuple[int, ...]:

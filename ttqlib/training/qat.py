@@ -89,7 +89,8 @@ class QATTrainer(Trainer):
         finished = self._packing and has_plan(model)
         if finished and self.args.should_save:
             contents(model)  # refuses before transformers makes the folder
-        if self._packing and not (finished and is_plain(model)):
+        itself = hasattr(model, "save_pretrained")  # of another module transformers would write the state dict, latent
+        if self._packing and (itself or not finished):  # weights too
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
@@ -102,8 +103,3 @@ class QATTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         load_latent_(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
-
-
-def is_plain(model: nn.Module) -> bool:
-    """Whether it is a module that cannot save itself: transformers would write its state dict, latent weights too."""
-    return not hasattr(model, "save_pretrained")
