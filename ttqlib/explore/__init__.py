@@ -5,14 +5,33 @@ What a control changes is computed by a plain function, usable and tested withou
 
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
-from .damage import DamagePoint, damage, damage_figure
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
-from .distillation import StudentPoint, distillation, distillation_figure, student_point
 from .explorer import Explorer
 from .groups import GROUPS, Choice, GroupPlan, plan_by_groups
+from .hidden_states import (
+    DamagePoint,
+    StudentPoint,
+    damage,
+    damage_figure,
+    distillation,
+    distillation_figure,
+    student_point,
+)
 from .measured import MeasuredPlans, PlanCost, PlanPoint, plan_cost, skeleton
-from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
-from .quantization import StepPoint, StoredPoint, rank_and_bits, step_point, steps, stored_point
+from .quantization import (
+    RoundedPoint,
+    StepPoint,
+    StoredPoint,
+    dense_points,
+    pareto,
+    pareto_figure,
+    pareto_front,
+    rank_and_bits,
+    rank_bit_points,
+    step_point,
+    steps,
+    stored_point,
+)
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [

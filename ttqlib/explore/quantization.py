@@ -1,7 +1,8 @@
-"""Bits: what rounding does to the weight of a layer."""
+"""Bits: what rounding does to the weight of a layer; rank and bits together, against bytes, and who is beaten."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -10,58 +11,14 @@ from torch import Tensor, nn
 from .. import plots
 from ..layers.linear import TTLinear
 from ..measures.costs import relative_error
+from ..plans.planning import recipe_for
 from ..quantizers.fake_quantization import check_bits, clip_range
 from ..quantizers.recipes import LSQ
+from ..storage.bits import packed_bytes
 from ..tensors.tensor_train import tt_to_tensor
 from .explorer import Explorer
 
-
-@dataclass(frozen=True)
-class StoredPoint:
-    """The weight of a layer as a tensor train of rounded cores: what it costs, and where the error comes from."""
-
-    stored_bytes: int  # packed codes, and a step size of 4 bytes for each core
-    ratio: float  # bytes of the matrix in float32 over `stored_bytes`
-    errors: dict[str, float]  # relative: of the rank alone, of the rounding alone, and of both
-
-    def __str__(self) -> str:
-        kilobytes = f"{self.stored_bytes / 1000:,.1f} kB, {self.ratio:.0f}× fewer bytes"
-        return kilobytes + f" | relative error {self.errors['both']:.1%}"
-
-
-def stored_point(layer: nn.Linear, rank: int, bits: int, rounded: Callable[[Tensor, int], Tensor]) -> StoredPoint:
-    """The weight of `layer` by TT-SVD at this rank, each core then replaced by `rounded(core, bits)`."""
-    cores = [core.detach() for core in TTLinear.from_linear(layer, rank).cores]
-    matrix = layer.weight.detach().T  # inputs × outputs, as the cores have it
-    exact, coarse = (tt_to_tensor(c).reshape(matrix.shape) for c in (cores, [rounded(core, bits) for core in cores]))
-    errors = {
-        "rank alone": relative_error(matrix, exact),
-        "rounding alone": relative_error(exact, coarse),
-        "both": relative_error(matrix, coarse),
-    }
-    stored = sum((core.numel() * bits + 7) // 8 + 4 for core in cores)
-    return StoredPoint(stored, matrix.numel() * 4 / stored, errors)
-
-
-def rank_and_bits(
-    layer: nn.Linear,
-    rounded: Callable[[Tensor, int], Tensor],
-    ranks: Sequence[int] = (4, 8, 15, 30, 60, 120, 240),
-    bits: Sequence[int] = (2, 3, 4, 5, 6, 8),
-) -> Explorer:
-    """Drag the rank of one layer and the bits of its cores; `rounded(core, bits)` does the rounding."""
-    controls = {
-        name: widgets.SelectionSlider(
-            options=list(options), value=options[len(options) // 2], description=label, continuous_update=False
-        )
-        for name, label, options in (("rank", "TT-rank", ranks), ("bits", "bits", bits))
-    }
-
-    def draw(rank: int, bits: int) -> tuple[Figure, str]:
-        point = stored_point(layer, rank, bits, rounded)
-        return plots.bars(point.errors, "relative error"), str(point)
-
-    return Explorer(controls, draw)
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -125,3 +82,150 @@ def steps(weights: Mapping[str, Tensor], bits: Sequence[int] = (2, 3, 4, 5, 6, 8
         return figure, str(point)
 
     return Explorer(controls, draw)
+
+
+# ----------------------------------------------------------------------------------- rank and bits
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """The weight of a layer as a tensor train of rounded cores: what it costs, and where the error comes from."""
+
+    stored_bytes: int  # packed codes, and a step size of 4 bytes for each core
+    ratio: float  # bytes of the matrix in float32 over `stored_bytes`
+    errors: dict[str, float]  # relative: of the rank alone, of the rounding alone, and of both
+
+    def __str__(self) -> str:
+        kilobytes = f"{self.stored_bytes / 1000:,.1f} kB, {self.ratio:.0f}× fewer bytes"
+        return kilobytes + f" | relative error {self.errors['both']:.1%}"
+
+
+def stored_point(layer: nn.Linear, rank: int, bits: int, rounded: Callable[[Tensor, int], Tensor]) -> StoredPoint:
+    """The weight of `layer` by TT-SVD at this rank, each core then replaced by `rounded(core, bits)`."""
+    cores = [core.detach() for core in TTLinear.from_linear(layer, rank).cores]
+    matrix = layer.weight.detach().T  # inputs × outputs, as the cores have it
+    exact, coarse = (tt_to_tensor(c).reshape(matrix.shape) for c in (cores, [rounded(core, bits) for core in cores]))
+    errors = {
+        "rank alone": relative_error(matrix, exact),
+        "rounding alone": relative_error(exact, coarse),
+        "both": relative_error(matrix, coarse),
+    }
+    stored = sum((core.numel() * bits + 7) // 8 + 4 for core in cores)
+    return StoredPoint(stored, matrix.numel() * 4 / stored, errors)
+
+
+def rank_and_bits(
+    layer: nn.Linear,
+    rounded: Callable[[Tensor, int], Tensor],
+    ranks: Sequence[int] = (4, 8, 15, 30, 60, 120, 240),
+    bits: Sequence[int] = (2, 3, 4, 5, 6, 8),
+) -> Explorer:
+    """Drag the rank of one layer and the bits of its cores; `rounded(core, bits)` does the rounding."""
+    controls = {
+        name: widgets.SelectionSlider(
+            options=list(options), value=options[len(options) // 2], description=label, continuous_update=False
+        )
+        for name, label, options in (("rank", "TT-rank", ranks), ("bits", "bits", bits))
+    }
+
+    def draw(rank: int, bits: int) -> tuple[Figure, str]:
+        point = stored_point(layer, rank, bits, rounded)
+        return plots.bars(point.errors, "relative error"), str(point)
+
+    return Explorer(controls, draw)
+
+
+@dataclass(frozen=True)
+class RoundedPoint:
+    """A weight after rounding: the bytes of its packed codes and 4-byte scales, and its relative error."""
+
+    stored_bytes: int
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.stored_bytes / 1000:,.1f} kB, relative error {self.error:.1%}"
+
+
+def rank_bit_points(
+    layer: nn.Linear, trains: Mapping[int, Sequence[Tensor]], bits: Sequence[int]
+) -> dict[tuple[int, int], RoundedPoint]:
+    """For each (rank, bits): the cores `trains[rank]` rounded, against the weight of `layer`.
+
+    The step size of a core is the one with the least squared error; 1 bit is sign and mean.
+    """
+    matrix, points = layer.weight.detach().T, {}
+    for rank, cores in trains.items():
+        for width in bits:
+            recipe = recipe_for(width, dense=False)
+            rounded = tt_to_tensor([recipe.build(core)(core).detach() for core in cores]).reshape(matrix.shape)
+            stored = packed_bytes([(core.numel(), width) for core in cores]) + 4 * len(cores)
+            points[rank, width] = RoundedPoint(stored, relative_error(matrix, rounded))
+    return points
+
+
+def dense_points(layer: nn.Linear, bits: Sequence[int]) -> dict[int, RoundedPoint]:
+    """For each number of bits: the dense weight rounded, with a scale for each output as `ttq.plan` gives it."""
+    weight, points = layer.weight.detach(), {}
+    for width in bits:
+        rounded = recipe_for(width, dense=True).build(weight)(weight)
+        stored = packed_bytes([(weight.numel(), width)]) + 4 * len(weight)
+        points[width] = RoundedPoint(stored, relative_error(weight, rounded))
+    return points
+
+
+def pareto_front(points: Mapping[Key, RoundedPoint]) -> list[Key]:
+    """The points that no other beats, by growing bytes: each has a smaller error than all that take no more bytes."""
+    front, least = [], float("inf")
+    for key in sorted(points, key=lambda key: (points[key].stored_bytes, points[key].error)):
+        if points[key].error < least:
+            front.append(key)
+            least = points[key].error
+    return front
+
+
+def pareto(
+    points: Mapping[tuple[int, int], RoundedPoint], dense: Mapping[int, RoundedPoint], rank: int, bits: int
+) -> Explorer:
+    """Drag rank and bits through `points`, computed once; the front, and dense weights, are drawn beside the choice.
+
+    `rank` and `bits` are where the sliders stand first.
+    """
+    controls = {
+        name: widgets.SelectionSlider(
+            options=sorted({key[place] for key in points}), value=value, description=label, continuous_update=False
+        )
+        for name, label, place, value in (("rank", "TT-rank", 0, rank), ("bits", "bits", 1, bits))
+    }
+    front = pareto_front(points)
+
+    def draw(rank: int, bits: int) -> tuple[Figure, str]:
+        chosen = points[rank, bits]
+        text = f"rank {rank}, b = {bits}: {chosen}<br>"
+        if (rank, bits) in front:
+            text += "on the front: no smaller error for these bytes"
+        else:
+            best = max((key for key in front if points[key].stored_bytes <= chosen.stored_bytes), key=front.index)
+            text += f"beaten by rank {best[0]}, b = {best[1]}: {points[best]}"
+        fitting = {width: point for width, point in dense.items() if point.stored_bytes <= chosen.stored_bytes}
+        text += "<br>a dense matrix in these bytes: "
+        width = min(fitting, key=lambda width: fitting[width].error, default=None)
+        text += "there is none" if width is None else f"b = {width}, {fitting[width]}"
+        return pareto_figure(points, dense, (rank, bits)), text
+
+    return Explorer(controls, draw)
+
+
+def pareto_figure(
+    points: Mapping[tuple[int, int], RoundedPoint], dense: Mapping[int, RoundedPoint], chosen: tuple[int, int]
+) -> Figure:
+    """What `pareto` draws, for one choice."""
+    clouds = {"trains": points.values(), "dense, 1 bit and more": dense.values()}
+    front = [points[key] for key in pareto_front(points)]
+    as_pairs = {name: [(p.stored_bytes / 1000, p.error) for p in cloud] for name, cloud in clouds.items()}
+    return plots.trade_off(
+        as_pairs,
+        [(p.stored_bytes / 1000, p.error) for p in front],
+        (points[chosen].stored_bytes / 1000, points[chosen].error),
+        "kB",
+        "relative error",
+    )
