@@ -28,7 +28,7 @@ PINS = [
 ]
 PARTNERS = ["traitlets>=4.3.1", "jupyterlab_widgets~=3.0.15"]
 VERSIONS = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
-VERSIONS |= {"jupyterlab_widgets": "3.0.17", "onnx": "1.23.2"}
+VERSIONS |= {"jupyterlab_widgets": "3.0.17", "onnx": "1.23.2", "ttqlib": "0.1.0"}
 SUBJECTS = ("Python", "packages", "sliders", "data", "MiniLM")
 FINE = "".join(f"{subject:9} fine\n" for subject in SUBJECTS) + "Everything is in place.\n"
 
@@ -41,23 +41,20 @@ class Machine:
         self.requires_python, self.minilm = ">=3.11", Path("model")
         self.server, self.there = None, {}
 
-    def version(self, name):
+    def distribution(self, name):
         if self.versions.get(name) is None:
             raise metadata.PackageNotFoundError(name)
-        return self.versions[name]
-
-    def requires(self, name):
-        if name == "ipywidgets":
-            self.version(name)
-        return {"ttqlib": PINS, "ipywidgets": PARTNERS}[name]
+        return SimpleNamespace(
+            version=self.versions[name],
+            requires={"ttqlib": PINS, "ipywidgets": PARTNERS}.get(name),
+            metadata={"Requires-Python": self.requires_python},
+        )
 
 
 @pytest.fixture
 def machine(monkeypatch):
     one = Machine()
-    monkeypatch.setattr(metadata, "version", one.version)
-    monkeypatch.setattr(metadata, "requires", one.requires)
-    monkeypatch.setattr(metadata, "metadata", lambda name: {"Name": name, "Requires-Python": one.requires_python})
+    monkeypatch.setattr(metadata, "distribution", one.distribution)
     monkeypatch.setattr(models, "packaged_minilm", lambda: one.minilm)
     monkeypatch.setattr(environment, "_serving_python", lambda: one.server)
     monkeypatch.setattr(environment, "_versions", lambda python: one.there)
@@ -174,12 +171,8 @@ def test_without_torch_it_still_answers(machine, monkeypatch, capsys):
     assert said.endswith("run this cell again.\n") and "in place" not in said
 
 
-def test_without_metadata_it_says_how_to_install_the_suite(machine, monkeypatch):
-    def nothing(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "metadata", nothing)
-    monkeypatch.setattr(metadata, "requires", nothing)
+def test_without_metadata_it_says_how_to_install_the_suite(machine):
+    machine.versions["ttqlib"] = None
     assert only("packages").endswith("type %pip install -e ..")
 
 

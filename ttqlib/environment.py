@@ -44,13 +44,14 @@ def setup_problems() -> dict[str, list[str]]:
 
 
 def _python() -> Iterator[str]:
-    needed, here = _metadata_of_ttqlib("Requires-Python"), ".".join(map(str, sys.version_info[:3]))
+    ttqlib, here = _installed("ttqlib"), ".".join(map(str, sys.version_info[:3]))
+    needed = ttqlib and ttqlib.metadata["Requires-Python"]
     if needed and here not in SpecifierSet(needed):
         yield f"{here} is here, {needed} is needed: close JupyterLab and see 'Another Python' in the README"
 
 
 def _packages() -> Iterator[str]:
-    if _metadata_of_ttqlib("Name") is None:
+    if _installed("ttqlib") is None:
         yield "ttqlib is not installed: open a cell in the suite's notebooks folder and type %pip install -e .."
     for requirement in _requirements("ttqlib", READERS):
         yield from _package(requirement)
@@ -90,28 +91,24 @@ def _minilm() -> Iterator[str]:
         )
 
 
-def _metadata_of_ttqlib(field: str) -> str | None:
+def _installed(package: str) -> metadata.Distribution | None:
+    """What is known of a package, if it is there."""
     try:
-        return metadata.metadata("ttqlib")[field]
+        return metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return None
 
 
 def _requirements(package: str, extras: set[str] = frozenset({""})) -> list[Requirement]:
     """What an installed package asks for, with these of its extras; nothing where it is not installed."""
-    try:
-        lines = metadata.requires(package) or []
-    except metadata.PackageNotFoundError:
-        return []
-    found = map(Requirement, lines)
+    here = _installed(package)
+    found = map(Requirement, (here and here.requires) or ())
     return [one for one in found if one.marker is None or any(one.marker.evaluate({"extra": name}) for name in extras)]
 
 
 def _package(needed: Requirement) -> Iterator[str]:
-    try:
-        version = metadata.version(needed.name)
-    except metadata.PackageNotFoundError:
-        version = None
+    here = _installed(needed.name)
+    version = here and here.version
     if version is None or not needed.specifier.contains(version, prereleases=True):
         pin = f"{needed.name}{needed.specifier}"
         yield f'{_shown(needed.name, version)}, {needed.specifier} is needed: type in a cell %pip install "{pin}"'

@@ -37,13 +37,7 @@ class PlanQuantizer(HfQuantizer):
     uses.
     """
 
-    @property
-    def is_trainable(self) -> bool:
-        return True
-
-    @property
-    def is_qat_trainable(self) -> bool:
-        return True
+    is_trainable = is_qat_trainable = True
 
     def is_serializable(self) -> bool:
         return True
