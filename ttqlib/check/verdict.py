@@ -29,12 +29,14 @@ def exercise(check: Callable[[Callable], None]) -> Callable[[Callable], None]:
 
 
 def random_cores(modes: Sequence[int], rank: int, seed: int = 0) -> list[Tensor]:
+    """Cores (r_{k-1}, n_k, r_k) in float64, of ranks that the modes can use."""
     generator, ranks = torch.Generator().manual_seed(seed), clip_ranks(modes, rank)
     shapes = zip(ranks, modes, ranks[1:], strict=False)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
 def call(function: Callable, *arguments):
+    """What the reader's function says; the check fails where it raises."""
     try:
         return function(*arguments)
     except NotImplementedError:
@@ -73,6 +75,7 @@ def counts(function: Callable, arguments: tuple, expected: int | None, where: st
 
 
 def close(function: Callable, got, expected: Tensor, where: str) -> None:
+    """The check fails where `got` has not the shape of `expected`, or not its values, up to rounding."""
     try:
         got = torch.as_tensor(got, dtype=expected.dtype)
     except (TypeError, ValueError, RuntimeError):
@@ -84,6 +87,7 @@ def close(function: Callable, got, expected: Tensor, where: str) -> None:
 
 
 def fail(function: Callable, problem: str):
+    """Raise CheckFailed, in one line and without the error behind it."""
     raise CheckFailed(f"{getattr(function, '__name__', 'your function')}: {problem}") from None
 
 

@@ -43,7 +43,11 @@ class StepPoint:
 
 
 def step_point(weight: Tensor, step: float, bits: int) -> StepPoint:
-    """Q(x, δ, b) of `LSQ` applied to `weight`: what δ loses by rounding, and what by clipping."""
+    """Q(x, δ, b) of `LSQ` applied to `weight`: what δ loses by rounding, and what by clipping.
+
+    Raises:
+        ValueError: a `step` that is not positive, or `bits` outside 2 … 8.
+    """
     check_bits(bits)
     if not step > 0:
         raise ValueError(f"step must be positive, got {step}")

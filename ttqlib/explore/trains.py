@@ -33,7 +33,11 @@ class TTPoint:
 
 
 def tt_point(tensor: Tensor, modes: Sequence[int], rank: int) -> TTPoint:
-    """TT-SVD at this rank of `tensor` reshaped to `modes`, and what it costs and loses."""
+    """TT-SVD at this rank of `tensor` reshaped to `modes`, and what it costs and loses.
+
+    Raises:
+        ValueError: the modes do not multiply out to the numbers in the tensor.
+    """
     if prod(modes) != tensor.numel():
         raise ValueError(f"modes {tuple(modes)} multiply out to {prod(modes)}, the tensor has {tensor.numel()} entries")
     ranks = clip_ranks(modes, rank)
@@ -79,6 +83,9 @@ def matrix_formats(matrix: Tensor, parameters: int) -> dict[str, FormatPoint]:
     """`matrix` as a low-rank product, a TT and a TT-matrix, each of at most `parameters` numbers.
 
     A format that does not fit, not even at rank 1, is left out.
+
+    Raises:
+        ValueError: a side of the matrix that is not the product of its balanced modes.
     """
     rows, columns = factorize(matrix.shape[0]), factorize(matrix.shape[1])[::-1]
     if prod(rows) != matrix.shape[0] or prod(columns) != matrix.shape[1]:

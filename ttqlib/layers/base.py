@@ -31,7 +31,11 @@ class TTLayer(nn.Module):
 
     @torch.no_grad()
     def set_cores(self, cores: Sequence[Tensor]) -> None:
-        """Copy `cores` (shapes as they are here) into the layer's own, whatever their dtype or device."""
+        """Copy `cores` (shapes as they are here) into the layer's own, whatever their dtype or device.
+
+        Raises:
+            ValueError: a core of another shape.
+        """
         for k, core in enumerate(cores):
             own = getattr(self, f"core{k}")
             if own.shape != core.shape:

@@ -128,6 +128,12 @@ class TTMEmbedding(TTLayer):
         return tt_matrix_to_matrix(self.cores)[: self.num_embeddings, : self.embedding_dim]
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The rows of these ids, times the scale: (...) → (..., embedding_dim).
+
+        Raises:
+            TypeError: ids that are neither int64 nor int32.
+            IndexError: an id outside the table.
+        """
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
         distinct, inverse = torch.unique(ids, return_inverse=True)  # sorted: the ends are the extremes
@@ -234,6 +240,7 @@ class TTMHead(nn.Module):
         return self.table.weight
 
     def forward(self, h: Tensor) -> Tensor:
+        """The scores of all words: (..., embedding_dim) → (..., num_embeddings)."""
         like = next(self.table.parameters())
         size = max(1, CHUNK_BYTES // (self.in_features * like.element_size()))
         blocks = torch.arange(self.out_features, device=like.device).split(size)

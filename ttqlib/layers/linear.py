@@ -85,6 +85,9 @@ class TTLinear(TTLayer):
 
         The cores are trainable, also where the dense weight was frozen. Give either `rank`, or `tolerance`, the
         largest relative error of the weight, as in `tt_svd`.
+
+        Raises:
+            ValueError: as `tt_svd`, or modes that do not multiply out.
         """
         weight = linear.weight.detach()
         in_modes = fit_modes("in_modes", in_modes, linear.in_features)
@@ -153,6 +156,12 @@ class TTLinear(TTLayer):
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x W + b, (..., in_features) → (..., out_features), in the dtype of `x`.
+
+        Raises:
+            TypeError: `x` is not of floating-point numbers.
+            ValueError: its last axis is not `in_features` long.
+        """
         if not x.is_floating_point():
             raise TypeError(f"input must be floating-point numbers, got {x.dtype}")
         if x.shape[-1:] != (self.in_features,):
@@ -184,7 +193,8 @@ class TTLinear(TTLayer):
         """In float32 at least, also under autocast: cores rounded to half precision twice would lose twice as much."""
         cores, half = self.cores, len(self.in_modes)
         dtype, device = cores[0].dtype, cores[0].device.type
-        if dtype.itemsize < 4 or _autocasts(device):
+        autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if dtype.itemsize < 4 or autocasts:
             with torch.autocast(device, enabled=False):
                 return tuple(side.to(dtype) for side in self._merged([at_least_float32(core) for core in cores], half))
         return self._merged(cores, half)
@@ -213,7 +223,3 @@ class TTLinear(TTLayer):
 
     def __getstate__(self):
         return {**super().__getstate__(), "_cache": None}  # a copy or a pickle starts without the cache
-
-
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -91,6 +91,7 @@ class HalfMergedEmbedding(nn.Module):
         self.suffixes = nn.Embedding.from_pretrained(suffixes.flatten(1).clone(), freeze=False)  # (S, rank · width')
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The rows of these ids, times the scale: (...) → (..., embedding_dim)."""
         if not torch.compiler.is_compiling():  # ids of padding rows would find something, as in no plain table
             self._check(ids)
         flat = ids.reshape(-1)

@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ..inventory.kinds import expert_weights, is_experts, is_linear, is_router, linear_sizes, own_parameters
+from ..inventory.kinds import expert_weights, is_experts, is_linear, is_router, own_parameters
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
 from ..layers.thin import HalfMergedEmbedding
@@ -62,9 +62,7 @@ def flops(layer: nn.Module, tokens: int, merged: bool = False) -> int:
         return _embedding_flops(layer.table, layer.out_features) + 2 * tokens * layer.in_features * layer.out_features
     if isinstance(layer, HalfMergedEmbedding):
         return 2 * tokens * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
-    if is_linear(layer):
-        return 2 * tokens * prod(linear_sizes(layer))
-    if is_router(layer):
+    if is_linear(layer) or is_router(layer):
         return 2 * tokens * layer.weight.numel()
     if is_experts(layer):
         return 2 * tokens * _numbers_a_token(layer)

@@ -14,7 +14,7 @@ from ..quantizers.fake_quantization import Float16
 from ..quantizers.parametrizing import quantized
 from ..storage.checkpoint import stored_sizes
 from ..storage.files import module_bytes, specs_of
-from ..storage.stored import has_plan
+from ..surgery.compress import has_plan
 from ..tensors.shapes import whole_number
 from .costs import flops
 

@@ -46,6 +46,14 @@ class IntentSlotModel(BertPreTrainedModel):
         slot_labels: Tensor | None = None,
         **options,
     ) -> IntentSlotOutput:
+        """Logits of a batch of B sentences of T tokens, and the loss where both kinds of labels are given.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: (B, T), as of `BertModel`.
+            intent_labels: (B,), numbers into `config.intents`.
+            slot_labels: (B, T), numbers into `config.slots`.
+            options: of `BertModel`, such as `output_hidden_states`.
+        """
         encoded = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **options)
         states = self.dropout(encoded.last_hidden_state)  # (B, T, hidden)
         intent_logits, slot_logits = self.intent_head(states[:, 0]), self.slot_head(states)

@@ -20,7 +20,11 @@ FORMAT = 1  # of the JSON of a plan
 
 @dataclass(frozen=True)
 class TT:
-    """Make a linear layer a `TTLinear`; rank, one for all bonds or one for each, and modes as there."""
+    """Make a linear layer a `TTLinear`; rank, one for all bonds or one for each, and modes as there.
+
+    Raises:
+        ValueError: a rank or mode that is no whole number of at least 1. What fits no layer, `compress_` refuses.
+    """
 
     rank: int | Sequence[int]
     in_modes: Sequence[int] | None = None
@@ -32,7 +36,11 @@ class TT:
 
 @dataclass(frozen=True)
 class TTM:
-    """Make an embedding a `TTMEmbedding`; rank, one for all bonds or one for each, and modes as there."""
+    """Make an embedding a `TTMEmbedding`; rank, one for all bonds or one for each, and modes as there.
+
+    Raises:
+        ValueError: as `TT`.
+    """
 
     rank: int | Sequence[int]
     vocabulary_modes: Sequence[int] | None = None
@@ -81,6 +89,9 @@ class TTQConfig:
 
     A weight that stands in several places, as the table of words at both ends of a language model, is one weight: what
     any of its layers is given is given to all of them.
+
+    Raises:
+        ValueError: another `rest`, or a layer that is given something else.
     """
 
     layers: dict[str, LayerPlan | TT | TTM | WeightRecipe] = field(default_factory=dict)
@@ -143,6 +154,11 @@ SIDES = {  # of a layer's plan: what each may be, and the words that it may be i
 
 
 def as_layer_plan(where: str, value) -> LayerPlan:
+    """What a layer is given, as a whole plan of it; `where` is for errors.
+
+    Raises:
+        ValueError: it is nothing that a layer can be given.
+    """
     if isinstance(value, LayerPlan):
         return value
     if isinstance(value, TT | TTM):

@@ -46,6 +46,11 @@ class DynamicActivation(ActivationRecipe):
 
     Symmetric: δ = max|x| / Qp. Asymmetric: δ = (max − min) / (2^b − 1), the range widened to hold 0, with an integer
     zero point. Nothing is clipped, trained or stored; the gradient passes straight through.
+
+    Source: Z. Yao et al., "ZeroQuant", NeurIPS 2022 (arXiv 2206.01861), where every token has its own scale.
+
+    Raises:
+        ValueError: `bits` outside 2 … 8.
     """
 
     bits: int = 8
@@ -69,6 +74,9 @@ class StaticActivation(ActivationRecipe):
             quantized with the mean of the steps found so far.
         init: how a batch finds its step, as in `LSQ`.
         grad_scale: multiply the gradient of δ by 1/√(features · Qp), as Esser et al. (2020, §2.2) do.
+
+    Raises:
+        ValueError: `bits` outside 2 … 8, `batches` below 1, or an unknown `init`.
     """
 
     bits: int = 8

@@ -24,7 +24,11 @@ def clip_range(bits: int) -> tuple[int, int]:
 
 
 def check_bits(bits: int) -> int:
-    """A bit width as a plain int, which JSON can hold."""
+    """A bit width as a plain int, which JSON can hold.
+
+    Raises:
+        ValueError: it is none of 2 … 8.
+    """
     try:
         number = whole_number("bits", bits)
     except ValueError:
@@ -36,12 +40,17 @@ def check_bits(bits: int) -> int:
 
 
 def check_init(init: str) -> None:
+    """Raise a ValueError where `init` is none of `INITS`."""
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
 
 
 def check_per(name: str, per: str | int) -> str | int:
-    """What shares a scale; a group size as a plain int."""
+    """What shares a scale; a group size as a plain int.
+
+    Raises:
+        ValueError: it is neither "tensor", "channel" nor a whole number of at least 1.
+    """
     if isinstance(per, str) and per in ("tensor", "channel"):
         return per
     try:
@@ -57,7 +66,12 @@ def keep(recipe, **values) -> None:
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Refuse what no scale can be found for. A meta tensor has no values to look at."""
+    """Refuse what no scale can be found for. A meta tensor has no values to look at.
+
+    Raises:
+        TypeError: no tensor, or one of other than floating-point numbers.
+        ValueError: it is empty, or holds NaN or infinity.
+    """
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"{name} must be a tensor of floating-point numbers, got {kind}")
@@ -220,8 +234,8 @@ class Float16(nn.Module):
     """A parametrization that rounds to half precision: 16 bits, no scale. The gradient passes straight through."""
 
     @classmethod
-    def build(cls, weight: Tensor) -> "Float16":
-        """The module for this `weight`.
+    def build(cls, weight: Tensor, layout=None) -> "Float16":
+        """The module for this `weight`; rows, which a `layout` tells of, make no difference.
 
         Raises:
             TypeError: `weight` is not a floating-point tensor.

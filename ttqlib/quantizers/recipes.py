@@ -111,7 +111,11 @@ class LSQ(WeightRecipe):
         super().__post_init__()
 
     def with_step(self, step: float | Tensor) -> "WeightQuantizer":
-        """The module with a given δ: one number, or for channels and groups a tensor of shape (rows, groups)."""
+        """The module with a given δ: one number, or for channels and groups a tensor of shape (rows, groups).
+
+        Raises:
+            ValueError: a δ that is not positive and finite, or of another number of axes.
+        """
         step = torch.as_tensor(step, dtype=None if isinstance(step, Tensor) else torch.float32).detach().clone()
         axes = 0 if self.per == "tensor" else 2
         if step.ndim != axes or not all(isfinite(s) and s > 0 for s in step.flatten().tolist()):
@@ -127,7 +131,8 @@ class LSQ(WeightRecipe):
 
     def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
         (lowest, highest), step = clip_range(self.bits), scales["scale"]
-        factor = 1 / sqrt(weight.numel() / step.numel() * highest) if self.grad_scale else 1.0
+        sharing = weight.numel() / step.numel()  # how many weights have one δ
+        factor = 1 / sqrt(sharing * highest) if self.grad_scale else 1.0
         if self.per == "tensor":  # no views: for a small core they would cost a third of the time
             return LearnedStep.apply(widen(weight), step, lowest, highest, factor).to(weight.dtype)
         quantized = LearnedStep.apply(split(weight, self.per), step[..., None], lowest, highest, factor)
@@ -196,6 +201,11 @@ class GroupRTN(WeightRecipe):
     Nothing trains: the scales that `build` finds stay. Symmetric: δ = max|w| / Qp, levels −2^(b−1) … Qp = 2^(b−1) − 1.
     Asymmetric: δ = (max − min) / (2^b − 1), the range widened to hold 0, and a zero point, the code 0 … 2^b − 1 that
     stands for 0. The gradient passes straight through. `per` is as in `LSQ`.
+
+    Source: Z. Yao et al., "ZeroQuant", NeurIPS 2022 (arXiv 2206.01861), groups of weights without training.
+
+    Raises:
+        ValueError: `bits` outside 2 … 8, or another `per`.
     """
 
     hold: ClassVar = nn.Buffer

@@ -19,11 +19,12 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
+from ..surgery.compress import plan_of
 from .files import DIGEST, first_line, module_bytes, specs_of, write
 from .folders import current, replacing
 from .reading import CONFIG, WEIGHTS, Written, check_digest, checked_tensors
 from .rebuild import check_rebuild, empty_like, on_meta, reads_by_rows, rebuilt, replace_tensors
-from .stored import VERSION, expected, fill_, packed, plan_of
+from .stored import VERSION, expected, fill_, packed
 
 METHOD = "ttq"  # what transformers calls us
 

@@ -114,7 +114,7 @@ def open_door() -> None:
 
     @functools.wraps(original)
     def save_pretrained(self, *args, **options):
-        from .stored import has_plan
+        from ..surgery.compress import has_plan
 
         if not has_plan(self) or getattr(self, "_hf_peft_config_loaded", False):  # of adapters only they are saved
             return original(self, *args, **options)

@@ -8,6 +8,7 @@ zero points, if it has any. What is not quantized is stored under its own name; 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ from transformers import PreTrainedModel
 from ..inventory.kinds import expert_weights, is_experts, saved_buffers
 from ..inventory.ties import put_
 from ..layers.base import TTLayer
-from ..plans.configs import LayerPlan, TTQConfig
+from ..plans.configs import LayerPlan
 from ..quantizers.activations import StaticActivationQuantizer
 from ..quantizers.fake_quantization import Float16, positive, widen
 from ..quantizers.parametrizing import Quantizer, quantized
 from ..quantizers.recipes import Ternary, WeightQuantizer
+from ..surgery.compress import plan_of
 from .bits import pack, packed_bytes, unpack
 from .files import DIGEST, Spec, digest
 
@@ -34,33 +36,6 @@ class Stored:
 
     quantized: list[tuple[WeightQuantizer, Tensor]] = field(default_factory=list)
     plain: dict[str, tuple[Tensor, torch.dtype]] = field(default_factory=dict)
-
-
-def has_plan(model: nn.Module) -> bool:
-    """Whether `compress_` was given the model or a part of it."""
-    return any(hasattr(part, "ttq_config") for part in model.modules())
-
-
-def plan_of(model: nn.Module) -> TTQConfig:
-    """The plan that `compress_` left on the model, or put together from those of the parts that were given to it.
-
-    Raises:
-        ValueError: there is none, or a part was compressed alone with a rest that the whole model has not.
-    """
-    parts = {name: part.ttq_config for name, part in model.named_modules() if hasattr(part, "ttq_config")}
-    if not parts:
-        raise ValueError(f"this {type(model).__name__} has no plan: give the very model that ttq.compress_ was given")
-    if "" in parts:
-        return parts[""]
-    for name, plan in parts.items():
-        if plan.rest != 32:
-            raise ValueError(
-                f"only {name} was compressed, with rest={plan.rest}, which says nothing of the other layers: compress "
-                f"the whole model, by rules for {name}, or save the part, ttq.save(model.{name}, folder)"
-            )
-    layers = {f"{part}.{name}": layer for part, plan in parts.items() for name, layer in plan.layers.items()}
-    unmatched = tuple(f"{part}.{name}" for part, plan in parts.items() for name in plan.unmatched)
-    return TTQConfig(layers, unmatched=unmatched)
 
 
 def packed(
@@ -96,11 +71,11 @@ def expected(model: nn.Module) -> dict[str, Spec]:
     for prefix, stored in _stored(model):
         specs |= {prefix + name: (dtype, tuple(tensor.shape)) for name, (tensor, dtype) in stored.plain.items()}
         if stored.quantized:
-            layouts = [_layout(*entry) for entry in stored.quantized]
-            dtype = torch.float64 if any(scale.dtype == torch.float64 for _, scale, _ in layouts) else torch.float32
-            size = packed_bytes([count for counts, _, _ in layouts for count in counts])
+            shapes = [_shapes(*entry) for entry in stored.quantized]
+            dtype = torch.float64 if any(one.scale.dtype == torch.float64 for one in shapes) else torch.float32
+            size = packed_bytes([count for one in shapes for count in one.counts])
             specs[prefix + "codes"] = (torch.uint8, (size,))
-            specs[prefix + "scales"] = (dtype, (sum(scale.numel() for _, scale, _ in layouts),))
+            specs[prefix + "scales"] = (dtype, (sum(one.scale.numel() for one in shapes),))
     return {**specs, **_guard(model, specs)}
 
 
@@ -171,7 +146,7 @@ def fill_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Refuse weights and scales that hold NaN or infinity."""
+    """Raise a ValueError where a weight or a scale holds NaN or infinity."""
     if tensor.is_floating_point() and not tensor.isfinite().all():
         hint = " (an activation quantizer that is not calibrated?)" if name.endswith("input_quantizer.scale") else ""
         raise ValueError(f"{name} holds NaN or infinite values{hint}")
@@ -228,29 +203,37 @@ def _packed_module(prefix: str, stored: Stored) -> dict[str, Tensor]:
     return {prefix + "codes": pack(codes), prefix + "scales": torch.cat(scales)}
 
 
-def _layout(quantizer: WeightQuantizer, latent: Tensor) -> tuple[list[tuple[int, int]], Tensor, Tensor | None]:
-    """How many codes of how many bits a tensor takes, and tensors of the shapes of its scale and zero point."""
+class Shapes(NamedTuple):
+    """What a quantized tensor takes of the two streams of its module."""
+
+    counts: list[tuple[int, int]]  # how many codes of how many bits: of the tensor, and of its zero points
+    scale: Tensor  # of the shape and dtype of its scales
+    zero_point: Tensor | None  # of the shape of its zero points, if it has any
+
+
+def _shapes(quantizer: WeightQuantizer, latent: Tensor) -> Shapes:
     held = {name: widen(getattr(quantizer, name)) for name in quantizer.held}  # as they are: only shapes are asked for
     scales, bits = held or quantizer.scales(latent), quantizer.recipe.bits
     zero_point = scales.get("zero_point")
     counts = [(tensor.numel(), bits) for tensor in (latent, zero_point) if tensor is not None]
-    return counts, scales["scale"], zero_point
+    return Shapes(counts, scales["scale"], zero_point)
 
 
 def _decoded(prefix: str, stored: Stored, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """The weight of each quantized tensor of a module, and its scales as its quantizer holds them."""
     if not stored.quantized:
         return
-    layouts = [_layout(*entry) for entry in stored.quantized]
-    streams = iter(unpack(tensors[prefix + "codes"], [count for counts, _, _ in layouts for count in counts]))
-    scales = tensors[prefix + "scales"].split([scale.numel() for _, scale, _ in layouts])
-    for (quantizer, latent), (_, like, zero_point), scale in zip(stored.quantized, layouts, scales):
-        codes = next(streams).reshape(latent.shape)
+    shapes = [_shapes(*entry) for entry in stored.quantized]
+    parts = iter(unpack(tensors[prefix + "codes"], [count for one in shapes for count in one.counts]))
+    scales = tensors[prefix + "scales"].split([one.scale.numel() for one in shapes])
+    for (quantizer, latent), like, scale in zip(stored.quantized, shapes, scales):
+        codes = next(parts).reshape(latent.shape)
         if isinstance(quantizer.recipe, Ternary) and not codes.all():
             raise ValueError(f"{prefix}codes holds a code that stands for no ternary weight")
-        held = {"scale": scale.reshape(like.shape).to(like.dtype)}
-        if zero_point is not None:
-            held["zero_point"] = next(streams).reshape(zero_point.shape)
+        held = {"scale": scale.reshape(like.scale.shape).to(like.scale.dtype)}
+        if like.zero_point is not None:  # the next part of the stream
+            held["zero_point"] = next(parts).reshape(like.zero_point.shape)
+        # a scale that is held is read as |scale| + tiny; one that follows the weight was stored as it is read
         applied = {**held, "scale": positive(held["scale"])} if quantizer.held else held
         yield quantizer.decode(codes, applied), held
 

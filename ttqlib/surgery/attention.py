@@ -49,6 +49,7 @@ class LatentAttention(BertSelfAttention):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options
     ) -> tuple[Tensor, Tensor | None]:
+        """What all heads say, (B, T, heads · width), and the attention maps, (B, heads, T, T), if it is "eager"."""
         if self.config._attn_implementation not in IMPLEMENTATIONS:
             raise ValueError(
                 f"attention of a fused model must be one of {', '.join(IMPLEMENTATIONS)}, "
@@ -93,18 +94,23 @@ def can_absorb(attention: BertAttention) -> bool:
 
 
 def absorbed(attention: BertAttention) -> tuple[LatentAttention, list[nn.Linear]]:
-    """What becomes of the attention and of the output layer after it, which takes (B, T, heads · width)."""
+    """What becomes of the attention and of the output layer after it, which takes (B, T, heads · width).
+
+    The letters are those of `LatentAttention`: r_q, r_k, r_v and r_o the ranks of queries, keys, values and output.
+    """
     own, output, width = attention.self, attention.output.dense, _width(attention.self)
     by_head = (own.num_attention_heads, own.attention_head_size)
     (uq, vq, bq), (uk, vk, _), (uv, vv, bv), (uo, vo, bo) = map(_parts, (own.query, own.key, own.value, output))
     vq = torch.cat([vq, bq[None]])  # the bias is one more rank, and its latent always 1
     vq, vk, vv = (v.unflatten(1, by_head) for v in (vq, vk, vv))  # (r, heads, d)
-    turn = torch.einsum("qhd,khd->qhk", vq, vk) * own.scaling
-    mix = torch.einsum("vhd,hdr->hvr", vv, uo.unflatten(0, by_head))
+    turn = torch.einsum("qhd,khd->qhk", vq, vk) * own.scaling  # (r_q + 1, heads, r_k): V_q V_kᵀ of every head
+    mix = torch.einsum("vhd,hdr->hvr", vv, uo.unflatten(0, by_head))  # (heads, r_v, r_o): V_v U_o of every head
+    # one layer gives z_q, the 1 of the bias, z_k and z_v side by side, each filled up with zeros
     inner = even(len(vq))
     u = torch.cat([pad(uq, 1, inner), pad(uk, 1, width), pad(uv, 1, width)], dim=1)
     latents = linear(u, F.one_hot(torch.tensor(len(vq) - 1), u.shape[1]).to(u))
     queries = linear(pad(pad(turn, 2, width), 0, inner).flatten(1), None)
+    # b_v comes out as it is, since the weights p sum to 1: it goes into the bias of the output layer
     outputs = thin_pair(pad(mix, 1, width).flatten(0, 1), vo, bo + bv @ uo @ vo)
     dtype = own.query.core0.dtype
     return LatentAttention(own, latents, queries).to(dtype).train(own.training), [part.to(dtype) for part in outputs]

@@ -65,6 +65,33 @@ def compress_(
     return model
 
 
+def has_plan(model: nn.Module) -> bool:
+    """Whether `compress_` was given the model or a part of it."""
+    return any(hasattr(part, "ttq_config") for part in model.modules())
+
+
+def plan_of(model: nn.Module) -> TTQConfig:
+    """The plan that `compress_` left on the model, or put together from those of the parts that were given to it.
+
+    Raises:
+        ValueError: there is none, or a part was compressed alone with a rest that the whole model has not.
+    """
+    parts = {name: part.ttq_config for name, part in model.named_modules() if hasattr(part, "ttq_config")}
+    if not parts:
+        raise ValueError(f"this {type(model).__name__} has no plan: give the very model that ttq.compress_ was given")
+    if "" in parts:
+        return parts[""]
+    for name, plan in parts.items():
+        if plan.rest != 32:
+            raise ValueError(
+                f"only {name} was compressed, with rest={plan.rest}, which says nothing of the other layers: compress "
+                f"the whole model, by rules for {name}, or save the part, ttq.save(model.{name}, folder)"
+            )
+    layers = {f"{part}.{name}": layer for part, plan in parts.items() for name, layer in plan.layers.items()}
+    unmatched = tuple(f"{part}.{name}" for part, plan in parts.items() for name in plan.unmatched)
+    return TTQConfig(layers, unmatched=unmatched)
+
+
 def _check_start(init: str, calibration: Iterable | None) -> None:
     if init not in ("svd", "random"):
         raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
@@ -155,8 +182,6 @@ def _recipe(places: Sequence[Place], config: TTQConfig) -> Recipe | None:
 def _built(places: Sequence[Place], recipe: Recipe) -> nn.Module:
     name, module, own = places[0]
     try:
-        if recipe is Float16:
-            return recipe.build(getattr(module, own))
         return recipe.build(getattr(module, own), layout_of(module, own))
     except ValueError as error:
         raise ValueError(f"{name}.{own}: {error}") from None

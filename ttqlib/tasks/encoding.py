@@ -116,7 +116,10 @@ def _numbers(names: Sequence[str]):
 
 
 class IntentSlotCollator:
-    """Makes a batch of encoded rows: inputs padded by the tokenizer, slot labels by −100, all as tensors."""
+    """Makes a batch of B encoded rows, with T tokens in the longest: inputs padded by the tokenizer, all as tensors.
+
+    `input_ids`, `attention_mask` and `slot_labels`, padded by −100, are (B, T); `intent_labels` are (B,).
+    """
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer

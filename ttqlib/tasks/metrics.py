@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from .encoding import IntentSlotCollator, predict_intent_slots
 from .records import labelled
@@ -92,7 +93,7 @@ def score_intent_slots(model, rows, encoded, collate: IntentSlotCollator) -> dic
     eval mode.
 
     Raises:
-        ValueError: `encoded` are other rows.
+        ValueError: `encoded` are other rows, there are none, or slot labels are as `slot_f1` refuses them.
     """
     intents, slots = predict_intent_slots(model, encoded, collate)
     return {"intent_accuracy": accuracy(rows["intent"], intents), "slot_f1": slot_f1(rows["slots"], slots)}
@@ -114,33 +115,24 @@ def _number(label, classes: tuple[str, ...]) -> int | float:
     return getattr(label, "item", lambda: label)()  # of NumPy's or torch's numbers
 
 
-def _f1(expected: list, predicted: list) -> float:
-    from sklearn.metrics import f1_score
+def _of_classes(name: str, expected: list, predicted: list, **options) -> float:
+    from sklearn import metrics
 
-    return 100 * float(f1_score(expected, predicted, zero_division=0))
-
-
-def _matthews(expected: list, predicted: list) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return 100 * float(matthews_corrcoef(expected, predicted))
+    return 100 * float(getattr(metrics, name)(expected, predicted, **options))
 
 
-def _correlation(name: str):
-    def correlation(expected: list, predicted: list) -> float:
-        from scipy import stats
+def _correlation(name: str, expected: list, predicted: list) -> float:
+    from scipy import stats
 
-        if len({*expected}) == 1 or len({*predicted}) == 1:
-            return 0.0  # not defined; as Matthews' is
-        return 100 * float(getattr(stats, name)(expected, predicted).statistic)
-
-    return correlation
+    if len({*expected}) == 1 or len({*predicted}) == 1:
+        return 0.0  # not defined; as Matthews' is
+    return 100 * float(getattr(stats, name)(expected, predicted).statistic)
 
 
 METRICS = {
     "accuracy": accuracy,
-    "f1": _f1,
-    "matthews_correlation": _matthews,
-    "pearson": _correlation("pearsonr"),
-    "spearman": _correlation("spearmanr"),
+    "f1": partial(_of_classes, "f1_score", zero_division=0),
+    "matthews_correlation": partial(_of_classes, "matthews_corrcoef"),
+    "pearson": partial(_correlation, "pearsonr"),
+    "spearman": partial(_correlation, "spearmanr"),
 }

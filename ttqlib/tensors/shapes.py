@@ -77,7 +77,8 @@ def clip_ranks(modes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ..
     n_{k+1} ⋯ n_d columns, so a larger r_k would only store zeros (Oseledets 2011, §2).
 
     Raises:
-        ValueError: a rank below 1, or a tuple that is not d + 1 long with 1 at both ends.
+        ValueError: modes or ranks that are no whole numbers of at least 1, or a tuple of ranks that is not d + 1 long
+            with 1 at both ends.
     """
     modes = mode_sizes("modes", modes)
     if isinstance(rank, Sequence) and not isinstance(rank, str):
@@ -100,6 +101,9 @@ def tt_parameters(modes: Sequence[int], rank: int | Sequence[int]) -> int:
     """How many numbers the cores hold: Σ_k r_{k-1} · n_k · r_k, ranks clipped as in `clip_ranks`.
 
     For a TT-matrix pass the products m_k · n_k of its row and column modes.
+
+    Raises:
+        ValueError: as `clip_ranks`.
     """
     ranks = clip_ranks(modes, rank)
     return sum(left * mode * right for left, mode, right in zip(ranks, modes, ranks[1:], strict=False))

@@ -67,8 +67,8 @@ def tt_matrix(
 ) -> list[Tensor]:
     """Decompose a `matrix` of shape (m_1 ⋯ m_d, n_1 ⋯ n_d) into d interleaved cores of shape (r_{k-1}, m_k, n_k, r_k).
 
-    This is the TT-matrix (TTM): core k carries one row mode and one column mode. `rank` and `tolerance` are as in
-    `tt_svd`, for a tensor with the modes m_k · n_k.
+    This is the TT-matrix (TTM) of A. Novikov et al., "Tensorizing Neural Networks", NIPS 2015: core k carries one row
+    mode and one column mode. `rank` and `tolerance` are as in `tt_svd`, for a tensor with the modes m_k · n_k.
 
     Raises:
         TypeError, ValueError: as `tt_svd`; also where the modes do not multiply out to the shape of the matrix, or
@@ -101,6 +101,9 @@ def unfolding(tensor: Tensor, k: int) -> Tensor:
     """The k-th unfolding A_k: the first k modes become rows, the rest columns, k = 1 … d − 1.
 
     Shape (n_1 ⋯ n_k, n_{k+1} ⋯ n_d). Its rank is the smallest possible TT-rank r_k (Oseledets 2011, Theorem 2.1).
+
+    Raises:
+        ValueError: there is no k-th unfolding.
     """
     if not 1 <= k < tensor.ndim:
         raise ValueError(f"k must be 1 … {tensor.ndim - 1} for a tensor with {tensor.ndim} modes, got {k}")
@@ -108,7 +111,13 @@ def unfolding(tensor: Tensor, k: int) -> Tensor:
 
 
 def singular_values(tensor: Tensor) -> list[Tensor]:
-    """The singular values of each of the d − 1 unfoldings of `tensor`, each falling: what its TT-ranks can reach."""
+    """The singular values of each of the d − 1 unfoldings of `tensor`, each falling: what its TT-ranks can reach.
+
+    The k-th are min(n_1 ⋯ n_k, n_{k+1} ⋯ n_d) numbers.
+
+    Raises:
+        TypeError, ValueError: as `tt_svd`, for a tensor that cannot be decomposed.
+    """
     _check(tensor)
     tensor = at_least_float32(tensor.detach())
     return [torch.linalg.svdvals(unfolding(tensor, k)) for k in range(1, tensor.ndim)]
@@ -119,6 +128,9 @@ def tt_error_bound(tensor: Tensor, rank: int | Sequence[int]) -> float:
 
     ε_k is the norm of the singular values that rank r_k discards from the k-th unfolding of the original tensor.
     Divide by ‖A‖ for a relative bound.
+
+    Raises:
+        TypeError, ValueError: as `tt_svd`, for the tensor or the rank.
     """
     spectra = singular_values(tensor)
     ranks = clip_ranks(tensor.shape, rank)
@@ -133,7 +145,8 @@ def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
     they stay within the tolerance (Oseledets 2011, Algorithm 1).
 
     Raises:
-        ValueError: a tolerance outside (0, 1).
+        TypeError: `tensor` is not a real floating-point tensor.
+        ValueError: it is empty or holds NaN or infinity; a tolerance outside (0, 1).
     """
     if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie strictly between 0 and 1 (0.1 allows 10 % error), got {tolerance!r}")

@@ -14,13 +14,21 @@ from ..quantizers.fake_quantization import widen
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """The mean squared difference of two layers' hidden states, (B, T, hidden), over real tokens and features."""
+    """The mean squared difference of two layers' hidden states, (B, T, hidden), over real tokens and features.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
+    """
     _same_shape(student, teacher)
     return _mean((widen(student) - widen(teacher)).square().mean(-1), mask)
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """1 − cos(student, teacher) of two layers' hidden states, (B, T, hidden): the mean over real tokens."""
+    """1 − cos(student, teacher) of two layers' hidden states, (B, T, hidden): the mean over real tokens.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
+    """
     _same_shape(student, teacher)
     return _mean(1 - F.cosine_similarity(widen(student), widen(teacher), dim=-1), mask)
 
@@ -35,6 +43,9 @@ def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     `torch.nn.functional.kl_div` has no such mean: its default also divides by the T keys of a row, and "batchmean"
     divides by B alone, so that it grows with heads and tokens.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
     """
     _same_shape(student, teacher)
     _check_mask(mask, student[:, 0, :, 0].shape)
@@ -51,7 +62,8 @@ def logits_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, t
     a Neural Network", 2015, §2).
 
     Raises:
-        ValueError: the shapes differ, or there is one class only, of which a softmax knows nothing.
+        ValueError: the shapes differ, or those of the mask and the tokens, or there is one class only, of which a
+            softmax knows nothing.
     """
     _same_shape(student, teacher)
     if student.shape[-1] < 2:
@@ -67,6 +79,9 @@ def bernoulli_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *
     For multi-label classification, where a label's probability is the sigmoid of its logit / T. A softmax would
     compare labels with each other, and not see what adds the same to all logits. Shapes as in `logits_kl`; one label
     is enough. The mean over labels is that of transformers' own loss on them, `torch.nn.BCEWithLogitsLoss`.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
     """
     _same_shape(student, teacher)
     student, teacher = (widen(logits) / temperature for logits in (student, teacher))
@@ -76,7 +91,11 @@ def bernoulli_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *
 
 
 def logits_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The mean squared difference of outputs that are numbers, as in regression. Shapes as in `logits_kl`."""
+    """The mean squared difference of outputs that are numbers, as in regression. Shapes as in `logits_kl`.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
+    """
     _same_shape(student, teacher)
     rows = (widen(student) - widen(teacher)).square().mean(-1)
     return rows.mean() if mask is None else _mean(rows, mask)
@@ -99,7 +118,11 @@ def relation_scores(vectors: Tensor, heads: int) -> Tensor:
 
 
 def sentence_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean of a sentence's hidden states over its real tokens: (B, T, hidden) → (B, hidden)."""
+    """The mean of a sentence's hidden states over its real tokens: (B, T, hidden) → (B, hidden).
+
+    Raises:
+        ValueError: the mask is not (B, T).
+    """
     _check_mask(mask, hidden.shape[:-1])
     real = mask[..., None]
     return widen(hidden).masked_fill(~real, 0).sum(1) / real.sum(1).clamp_min(1)
@@ -112,6 +135,9 @@ def info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.05) -> 
     negatives, so a batch of one teaches nothing. A batch repeated twice adds log 2, whatever the vectors; the
     gradient stays the same. Source: A. van den Oord et al., "Representation Learning with Contrastive Predictive
     Coding", 2018, eq. 4.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     _same_shape(student, teacher)
     student, teacher = (F.normalize(widen(vectors), dim=-1) for vectors in (student, teacher))

@@ -10,7 +10,7 @@ from ..quantizers.activations import StaticActivationQuantizer
 from ..quantizers.recipes import WeightQuantizer
 from ..storage.checkpoint import contents, save
 from ..storage.latent import load_latent_, save_latent
-from ..storage.stored import has_plan
+from ..surgery.compress import has_plan
 
 SHARDED = "FSDP and DeepSpeed cannot train quantizers here: start one process a GPU with torchrun, without either"
 

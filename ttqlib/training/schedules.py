@@ -19,6 +19,8 @@ DECAYS = {  # the share of the learning rate that is left after the share t of a
     "constant": lambda t: 1.0,
 }
 ORDERS = ("bottom_up", "top_down")
+WEIGHTS = {name: {"at_least": 0} for name in ("mse", "cosine", "attention", "logits", "task")}
+TEMPERATURE = {"temperature": {"above": 0}}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Schedule:
         learning_rate: the highest one; by default that of the training arguments.
         warmup: the share of a stage, from 0 to below 1, over which it is reached.
         decay: how it falls to 0 by the end of the stage: "linear" or "cosine"; or "constant".
+
+    Raises:
+        ValueError: a number out of its range, or a word that is none of those.
     """
 
     steps: int
@@ -68,6 +73,7 @@ class Schedule:
     label: ClassVar[str]  # the name of the stage, where there is one only
     by_layers: ClassVar[bool] = False  # whether layers are matched one to one
     by_stage: ClassVar[tuple[str, ...]] = ()  # what may be a list, with one entry a stage
+    bounds: ClassVar[Mapping[str, Mapping]] = {"warmup": {"at_least": 0, "below": 1}}  # of numbers
 
     def __post_init__(self):
         for name in self.by_stage:
@@ -78,7 +84,8 @@ class Schedule:
         for rate in _entries(self.learning_rate):
             if rate is not None:
                 _check_number("learning_rate", rate, above=0)
-        _check_number("warmup", self.warmup, at_least=0, below=1)
+        for name, bounds in self.bounds.items():
+            _check_number(name, getattr(self, name), **bounds)
         _check_choice("decay", self.decay, DECAYS)
 
     def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
@@ -130,12 +137,7 @@ class LayerWise(Schedule):
     temperature: float = 1.0
 
     by_layers: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("mse", "cosine", "attention", "logits", "task"):
-            _check_number(name, getattr(self, name), at_least=0)
-        _check_number("temperature", self.temperature, above=0)
+    bounds: ClassVar[Mapping[str, Mapping]] = {**Schedule.bounds, **WEIGHTS, **TEMPERATURE}
 
     def _layer(self, layer: int, layer_map: Mapping[int, int]) -> MatchLayer:
         return MatchLayer(layer, layer_map[layer], self.mse, self.cosine, self.attention)
@@ -158,6 +160,9 @@ class LayerByLayer(LayerWise):
         freeze: whether a stage trains its own layer only; the last one trains the whole model all the same.
 
     Without `freeze` a stage trains everything its losses depend on, so layer l and all layers below it.
+
+    Raises:
+        ValueError: as `LayerWise`; a stage that would match nothing; from `stages`, a list of another length.
     """
 
     _: KW_ONLY
@@ -195,7 +200,10 @@ class LayerByLayer(LayerWise):
 
 @dataclass(frozen=True)
 class AllLayers(LayerWise):
-    """All layers and the output at once, in one stage. Source: Jiao et al., "TinyBERT", 2020, in one stage as XTC."""
+    """All layers and the output at once, in one stage.
+
+    Source: Jiao et al., "TinyBERT", 2020; in one stage as X. Wu et al., "XTC" (arXiv 2206.01859), have it.
+    """
 
     def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
         layers = [self._layer(layer, layer_map) for layer in sorted(layer_map)]
@@ -204,16 +212,16 @@ class AllLayers(LayerWise):
 
 @dataclass(frozen=True)
 class LogitsOnly(Schedule):
-    """The teacher's softened logits, nothing else. Source: Hinton et al., 2015."""
+    """The teacher's logits at a `temperature`, nothing else.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, §2.
+    """
 
     _: KW_ONLY
     temperature: float = 1.0
 
     label: ClassVar[str] = "logits"
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_number("temperature", self.temperature, above=0)
+    bounds: ClassVar[Mapping[str, Mapping]] = {**Schedule.bounds, **TEMPERATURE}
 
     def matches(self) -> list[Match]:
         return [MatchLogits(self.temperature)]
@@ -252,10 +260,7 @@ class Contrastive(Schedule):
     temperature: float = 0.05
 
     label: ClassVar[str] = "contrast"
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_number("temperature", self.temperature, above=0)
+    bounds: ClassVar[Mapping[str, Mapping]] = {**Schedule.bounds, **TEMPERATURE}
 
     def matches(self) -> list[Match]:
         return [MatchSentences(self.temperature)]
@@ -286,6 +291,6 @@ def _check_choice(name: str, value, allowed) -> None:
 def _check_number(name: str, value, at_least: float = -inf, above: float = -inf, below: float = inf) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (at_least <= value < below and above < value):
-        bounds = [f"of at least {at_least}"] * (at_least > -inf) + [f"above {above}"] * (above > -inf)
-        bounds += [f"below {below}"] * (below < inf)
-        raise ValueError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
+        bounds = {"of at least": at_least, "above": above, "below": below}
+        said = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if abs(bound) < inf)
+        raise ValueError(f"{name} must be a number {said}, got {value!r}")
