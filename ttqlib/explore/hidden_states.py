@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .. import plots
+from ..surgery.calibration import eval_mode
 from .explorer import Explorer
 
 
@@ -94,16 +95,15 @@ def student_point(
 
     Padding does not count. The student must have as many layers as the teacher, and the same width.
     """
-    training = student.training
     right, count, pairs = 0, 0, []
-    for batch in batches:
-        real = batch["attention_mask"].bool()
-        seen, goal = (model.eval()(**batch, output_hidden_states=True) for model in (student, teacher))
-        right += int((seen.logits.argmax(-1) == batch["labels"]).sum())
-        count += len(batch["labels"])
-        states = (torch.stack(output.hidden_states)[:, real] for output in (seen, goal))  # (L + 1, tokens, hidden)
-        pairs.append(tuple(states))
-    student.train(training)
+    with eval_mode(student, teacher):
+        for batch in batches:
+            real = batch["attention_mask"].bool()
+            seen, goal = (model(**batch, output_hidden_states=True) for model in (student, teacher))
+            right += int((seen.logits.argmax(-1) == batch["labels"]).sum())
+            count += len(batch["labels"])
+            states = (torch.stack(output.hidden_states)[:, real] for output in (seen, goal))  # (L + 1, tokens, hidden)
+            pairs.append(tuple(states))
     states, goals = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
     off = (states - goals).square().sum((1, 2)) / (goals - goals.mean(1, keepdim=True)).square().sum((1, 2))
     return StudentPoint(tuple(off.sqrt().tolist()), 100 * right / count)

@@ -19,35 +19,40 @@ FORMAT = 1  # of the JSON of a plan
 
 
 @dataclass(frozen=True)
-class TT:
+class Format:
+    """What `TT` and `TTM` share. Ranks and modes become tuples: a plan from JSON equals the one that went there."""
+
+    rank: int | Sequence[int]
+
+    def __post_init__(self):
+        several = isinstance(self.rank, Sequence) and not isinstance(self.rank, str)
+        rank = mode_sizes("rank", self.rank) if several else whole_number("rank", self.rank)
+        modes = {name: sizes for name, sizes in vars(self).items() if name != "rank" and sizes is not None}
+        keep(self, rank=rank, **{name: mode_sizes(name, sizes) for name, sizes in modes.items()})
+
+
+@dataclass(frozen=True)
+class TT(Format):
     """Make a linear layer a `TTLinear`; rank, one for all bonds or one for each, and modes as there.
 
     Raises:
         ValueError: a rank or mode that is no whole number of at least 1. What fits no layer, `compress_` refuses.
     """
 
-    rank: int | Sequence[int]
     in_modes: Sequence[int] | None = None
     out_modes: Sequence[int] | None = None
 
-    def __post_init__(self):
-        _checked(self, "in_modes", "out_modes")
-
 
 @dataclass(frozen=True)
-class TTM:
+class TTM(Format):
     """Make an embedding a `TTMEmbedding`; rank, one for all bonds or one for each, and modes as there.
 
     Raises:
         ValueError: as `TT`.
     """
 
-    rank: int | Sequence[int]
     vocabulary_modes: Sequence[int] | None = None
     hidden_modes: Sequence[int] | None = None
-
-    def __post_init__(self):
-        _checked(self, "vocabulary_modes", "hidden_modes")
 
 
 @dataclass(frozen=True)
@@ -166,15 +171,6 @@ def as_layer_plan(where: str, value) -> LayerPlan:
     if isinstance(value, WeightRecipe) or value in ("float", "rest"):
         return LayerPlan(quantize=value)
     raise ValueError(f'{where} must be a TT, a TTM, a weight quantizer, "float", "rest" or a LayerPlan, got {value!r}')
-
-
-def _checked(form: TT | TTM, *modes: str) -> None:
-    """Valid ranks and modes, both as tuples: a plan that comes from JSON equals the one that went there."""
-    several = isinstance(form.rank, Sequence) and not isinstance(form.rank, str)
-    keep(form, rank=mode_sizes("rank", form.rank) if several else whole_number("rank", form.rank))
-    for name in modes:
-        if (sizes := getattr(form, name)) is not None:
-            keep(form, **{name: mode_sizes(name, sizes)})
 
 
 def _to_json(side: str, value) -> dict | str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..tensors.shapes import whole_number
 from .fake_quantization import (
+    Built,
     LearnedStep,
     check_bits,
     check_finite,
@@ -93,12 +94,8 @@ class StaticActivation(ActivationRecipe):
         return StaticActivationQuantizer(self)
 
 
-class DynamicActivationQuantizer(nn.Module):
+class DynamicActivationQuantizer(Built):
     """Maps (..., features) to the same shape and dtype, 2^bits levels a token."""
-
-    def __init__(self, recipe: DynamicActivation):
-        super().__init__()
-        self.recipe = recipe
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = widen(x.detach())
@@ -107,11 +104,8 @@ class DynamicActivationQuantizer(nn.Module):
         lowest = lowest if self.recipe.symmetric else lowest[..., None]
         return straight_through(to_levels(tokens, scale, lowest, lowest + 2**self.recipe.bits - 1) * scale, x)
 
-    def extra_repr(self) -> str:
-        return str(self.recipe)
 
-
-class StaticActivationQuantizer(nn.Module):
+class StaticActivationQuantizer(Built):
     """Q(x, δ, b) of an input of any shape. δ is the parameter `scale`, read as |scale| + tiny.
 
     The buffer `observed` counts calibration batches, so that a checkpoint resumes in the middle of calibration. Under
@@ -126,8 +120,7 @@ class StaticActivationQuantizer(nn.Module):
     """
 
     def __init__(self, recipe: StaticActivation):
-        super().__init__()
-        self.recipe = recipe
+        super().__init__(recipe)
         self.scale = nn.Parameter(torch.tensor(torch.nan))  # whatever escapes the check below shows
         self.observed = nn.Buffer(torch.tensor(0))
         self._moves = 0  # how often calibration has moved δ since the last way back, or call of `train`
@@ -174,9 +167,6 @@ class StaticActivationQuantizer(nn.Module):
                 "call model.train()"
             )
         self._moves = 0
-
-    def extra_repr(self) -> str:
-        return str(self.recipe)
 
 
 def fake_quantize_input_(layer: nn.Module, recipe: ActivationRecipe) -> nn.Module:

@@ -230,6 +230,17 @@ def straight_through(quantized: Tensor, x: Tensor) -> Tensor:
     return quantized.to(x.dtype) + (x - x.detach())
 
 
+class Built(nn.Module):
+    """A module that a recipe builds, and that shows it."""
+
+    def __init__(self, recipe):
+        super().__init__()
+        self.recipe = recipe
+
+    def extra_repr(self) -> str:
+        return str(self.recipe)
+
+
 class Float16(nn.Module):
     """A parametrization that rounds to half precision: 16 bits, no scale. The gradient passes straight through."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..inventory.layout import PLAIN, Layout
 from .fake_quantization import (
+    Built,
     LearnedStep,
     check_bits,
     check_finite,
@@ -230,7 +231,7 @@ class GroupRTN(WeightRecipe):
         return super().lowest(scales) if self.symmetric else -widen(scales["zero_point"])[..., None]
 
 
-class WeightQuantizer(nn.Module):
+class WeightQuantizer(Built):
     """Gives a layer level × scale in place of the latent weight; holds the scales that do not follow that weight.
 
     `codes` and `scales` are what a file stores; `decode` makes of them exactly what `forward` gives.
@@ -240,8 +241,8 @@ class WeightQuantizer(nn.Module):
     """
 
     def __init__(self, recipe: WeightRecipe, scales: dict[str, Tensor], layout: Layout = PLAIN):
-        super().__init__()
-        self.recipe, self.layout = recipe, layout
+        super().__init__(recipe)
+        self.layout = layout
         self.held = tuple(scales) if recipe.hold else ()
         for name in self.held:
             setattr(self, name, recipe.hold(scales[name]))
@@ -293,6 +294,3 @@ class WeightQuantizer(nn.Module):
         scale, recipe, rows = scales["scale"][..., None], self.recipe, self.layout.rows(codes)
         levels = split(rows.to(scale.dtype), recipe.per) * recipe.spacing + recipe.lowest(scales)
         return self.layout.weight(join(levels * scale, rows.shape), codes.shape)
-
-    def extra_repr(self) -> str:
-        return str(self.recipe)

@@ -85,18 +85,6 @@ def _bytes(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def read(path: Path, expected: Mapping[str, Spec]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that holds exactly the `expected` ones.
-
-    Names, dtypes and shapes are compared before anything is read; names from the file are used for nothing else.
-
-    Raises:
-        ValueError: it is no whole safetensors file, or tensors are missing, too many, or of another dtype or shape.
-    """
-    compare(read_specs(path), expected)
-    return read_all(path)
-
-
 def read_specs(path: Path) -> dict[str, Spec]:
     """The dtype and shape of each tensor of a safetensors file, without reading it.
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ..inventory.ties import by_identity
 from .checkpoint import METHOD, WEIGHTS
-from .files import DIGEST, digest, read, read_metadata, specs_of
+from .files import DIGEST, compare, digest, read_all, read_metadata, read_specs, specs_of
 
 PLAN = "plan"  # the entry of a training checkpoint's header that holds the digest of the plan
 
@@ -50,7 +50,8 @@ def load_latent_(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{path} is packed, its latent weights are gone: a training cannot go on from it")
     if metadata.get(PLAN) != _digest(model):
         raise ValueError(f"{path} was not written by ttq.QATTrainer, or for a model with another plan than this one's")
-    tensors = read(path, specs_of(state))
+    compare(read_specs(path), specs_of(state))
+    tensors = read_all(path)
     for name, tensor in state.items():
         tensor.copy_(tensors[name])
 

@@ -208,7 +208,7 @@ def output_moments(
         x = next(iter((*args, *kwargs.values())))
         moments.see(None if isinstance(module, nn.Embedding) else x, y, opened[-1].tokens(x, y))
 
-    with _eval_mode(model), ExitStack() as hooks:
+    with eval_mode(model), ExitStack() as hooks:
         hooks.enter_context(_stacks(model, opened))
         for name, moments in found.items():
             layer = model.get_submodule(name)
@@ -226,10 +226,11 @@ def output_moments(
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(*models: nn.Module) -> Iterator[None]:
     """Every module in eval mode, and back in its own afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
     try:
         yield
     finally:

@@ -29,14 +29,8 @@ class Contents:
 
     fields: tuple[str, ...]  # as they are called here: SLOTS, SENTENCE or PAIR
     classes: tuple[str, ...] = ()  # the names of `label`, in the order of its numbers; without any it is a float
-    numbers: Mapping[str | int, int] = field(default_factory=dict)  # by the labels as they are written in files
-    columns: tuple[str, ...] = ()  # which hold the texts; only where that was recognized, not known before
-
-
-def known(fields: tuple[str, ...], classes: tuple[str, ...] = ()) -> Contents:
-    """The contents of a task whose labels are written as numbers from 0, or by the names in `classes`."""
-    numbers = {label: number for number, name in enumerate(classes) for label in (number, name)}
-    return Contents(fields, classes, numbers)
+    numbers: Mapping[str | int, int] = field(default_factory=dict, kw_only=True)  # by the labels as files have them
+    columns: tuple[str, ...] = field(default=(), kw_only=True)  # which hold the texts; only where that was recognized
 
 
 def text_columns(columns: Iterable[str], count: int) -> tuple[str, ...] | None:
@@ -115,7 +109,7 @@ def _recognize(file: str, objects: list[Object]) -> Contents:
     labels = _labels(objects)
     classes = () if any(isinstance(label, float) for label in labels) else tuple(map(str, labels))
     numbers = {label: number for number, label in enumerate(labels)} if classes else {}
-    return Contents(SENTENCE if len(columns) == 1 else PAIR, classes, numbers, columns)
+    return Contents(SENTENCE if len(columns) == 1 else PAIR, classes, numbers=numbers, columns=columns)
 
 
 def _text_columns(where: str, row: dict) -> tuple[str, ...]:

@@ -14,24 +14,23 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from .embedded import embedded_folder
-from .records import PAIR, SENTENCE, SLOTS, SPLITS, UNSEEN, Contents, features, known, read_folder, text_columns
+from .records import PAIR, SENTENCE, SLOTS, SPLITS, UNSEEN, Contents, features, read_folder, text_columns
 
 HUB_SECONDS = 2.0  # how long to wait for the hub before deciding that there is no network
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the rows of a task hold, where the hub keeps them, and by what its answers are scored."""
+class Task(Contents):
+    """What the rows of a known task hold, where the hub keeps them, and by what its answers are scored."""
 
-    fields: tuple[str, ...]
-    classes: tuple[str, ...] = ()  # the names of `label`, in the order of its numbers; without any it is no class
     hub: tuple[str, ...] = ()  # the arguments of datasets.load_dataset
     metrics: tuple[str, ...] = ("accuracy",)  # what `score` computes
     stand_in: str | None = None
 
-    @property
-    def contents(self) -> Contents:
-        return known(self.fields, self.classes)
+    def __post_init__(self):
+        """Labels are written as numbers from 0, or by the names in `classes`."""
+        numbers = {label: number for number, name in enumerate(self.classes) for label in (number, name)}
+        object.__setattr__(self, "numbers", numbers)  # how a frozen dataclass sets its own fields
 
 
 GLUE = "nyu-mll/glue"
@@ -88,7 +87,7 @@ def _known_task(name: str, task: Task, stand_in: bool):
     else:
         return _fetched(name, task, stand_in)
     print(f"{name}: {place}")
-    return read_folder(folder, task.contents)[0]
+    return read_folder(folder, task)[0]
 
 
 def _fetched(name: str, task: Task, stand_in: bool):
@@ -99,7 +98,7 @@ def _fetched(name: str, task: Task, stand_in: bool):
         if stand_in and task.stand_in:
             other = f"{task.stand_in}, an embedded task of the same kind, stands in for it"
             print(f"{name} cannot be had here, {error}; {other}")
-            return read_folder(embedded_folder(task.stand_in), TASKS[task.stand_in].contents)[0]
+            return read_folder(embedded_folder(task.stand_in), TASKS[task.stand_in])[0]
         advice = f"set TTQ_DATA to a folder that holds {name}/train.jsonl and its other splits"
         if task.stand_in:
             advice += f"; load_task({name!r}, stand_in=True) takes {task.stand_in} instead"
@@ -169,7 +168,7 @@ def _from_hub(task: Task):
 
 def _in_our_fields(rows, task: Task):
     """One split of the hub's, its columns renamed and typed."""
-    types = features(task.contents)
+    types = features(task)
     if task.fields == SLOTS:
         _need_columns(rows, ("text", "slots", "intent"))
         rows = rows.map(lambda row: {"tokens": row["text"].split(), "slots": row["slots"].split()})

@@ -73,7 +73,7 @@ class Schedule:
     label: ClassVar[str]  # the name of the stage, where there is one only
     by_layers: ClassVar[bool] = False  # whether layers are matched one to one
     by_stage: ClassVar[tuple[str, ...]] = ()  # what may be a list, with one entry a stage
-    bounds: ClassVar[Mapping[str, Mapping]] = {"warmup": {"at_least": 0, "below": 1}}  # of numbers
+    bounds: ClassVar[Mapping[str, Mapping]] = {"warmup": {"at_least": 0, "below": 1}}  # of the fields
 
     def __post_init__(self):
         for name in self.by_stage:
