@@ -95,5 +95,5 @@ def test_what_cannot_be_registered_is_refused():
     with refused(ValueError, "the name LSQ is taken, by ttqlib.quantizers.recipes"):
         ttq.register(type("LSQ", (ttq.Binary,), {"__module__": "mine"}))
     for nothing in (int, ttq.LSQ(4), ttq.TT):
-        with refused(TypeError, "extends ttq.WeightRecipe or ttq.ActivationRecipe or ttq.Sch"):
+        with refused(TypeError, "extends ttq.ActivationRecipe or ttq.Schedule or ttq.WeightRecipe"):
             ttq.register(nothing)

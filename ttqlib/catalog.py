@@ -63,7 +63,7 @@ def register(kind: type) -> type:
     """
     catalog = next((one for one in _open if isinstance(kind, type) and issubclass(kind, one.base)), None)
     if catalog is None:
-        bases = " or ".join(f"ttq.{one.base.__name__}" for one in _open)
+        bases = " or ".join(sorted(f"ttq.{one.base.__name__}" for one in _open))
         raise TypeError(f"register takes a class that extends {bases}, got {kind!r}")
     if not is_dataclass(kind) or kind.__hash__ is None:  # as it is where a dataclass can be changed
         raise ValueError(f"{kind.__name__} must be a frozen dataclass: put @dataclass(frozen=True) right above it")
