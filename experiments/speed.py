@@ -134,7 +134,7 @@ def training_step(task: str, device: str) -> dict[str, Contender]:
     for name, (rank, bits) in {"dense": (None, 32), "tt": (ATIS_RANK, 32), "tt-qat": (ATIS_RANK, 4)}.items():
         chosen = {"rank": rank, "bits": bits, "sides": 2}  # the form of the models that do best
         options = argparse.Namespace(**{**vars(atis.parse([])), **chosen})
-        model = ttq.compress_(*atis.build(options, len(tokenizer), *names)).train().to(device)
+        model = ttq.quick_dropout_(ttq.compress_(*atis.build(options, len(tokenizer), *names)).train().to(device))
         contenders[name] = of_layer(model, optimizer_step(model, cycle(batches)), rank, bits)
     return contenders
 
@@ -143,7 +143,9 @@ def optimizer_step(model: nn.Module, batches: Iterator[dict]) -> Callable:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)  # as Trainer does
 
     def step(model: nn.Module) -> None:
-        model(**next(batches)).loss.backward()
+        with ttq.merged_together(model):
+            loss = model(**next(batches)).loss
+        loss.backward()
         optimizer.step()
 
     return step

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import ttqlib as ttq
+from tests.chapters import ROOT
 from ttqlib import environment
 from ttqlib.models import packaged as models
 from ttqlib.tasks import embedded
@@ -29,7 +30,7 @@ PINS = [
 PARTNERS = ["traitlets>=4.3.1", "jupyterlab_widgets~=3.0.15"]
 VERSIONS = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
 VERSIONS |= {"jupyterlab_widgets": "3.0.17", "onnx": "1.23.2", "ttqlib": "0.1.0"}
-SUBJECTS = ("Python", "packages", "sliders", "data", "MiniLM")
+SUBJECTS = ("Python", "packages", "sliders", "threads", "data", "MiniLM")
 FINE = "".join(f"{subject:9} fine\n" for subject in SUBJECTS) + "Everything is in place.\n"
 
 
@@ -58,6 +59,9 @@ def machine(monkeypatch):
     monkeypatch.setattr(models, "packaged_minilm", lambda: one.minilm)
     monkeypatch.setattr(environment, "_serving_python", lambda: one.server)
     monkeypatch.setattr(environment, "_versions", lambda python: one.there)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # in any case of letters
     return one
 
 
@@ -72,6 +76,16 @@ def only(subject: str) -> str:
 def test_all_fine_says_so_and_names_no_version(machine, capsys):
     ttq.check_setup()
     assert capsys.readouterr().out == FINE
+
+
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_threads_that_spin(machine, monkeypatch, policy):
+    monkeypatch.delenv("OMP_WAIT_POLICY") if policy is None else monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    command = "python -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive"
+    assert f"type in a cell !{command}, and shut" in only("threads")
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count(command) == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # nobody waits for anybody
+    assert environment.setup_problems()["threads"] == []
 
 
 def test_a_missing_package(machine):

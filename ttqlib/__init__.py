@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers.linear": ["TTLinear"],
         "layers.embedding": ["TTMEmbedding", "TTMHead"],
         "layers.thin": ["HalfMergedEmbedding"],
+        "layers.together": ["merged_together"],
         "tasks.sources": ["load_task"],
         "tasks.encoding": ["IntentSlotCollator", "encode", "label_names", "predict_intent_slots", "word_tokenizer"],
         "tasks.metrics": ["accuracy", "score", "score_intent_slots", "slot_f1"],
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.clock": ["interleaved_medians", "peak_bytes"],
         "measures.memory": ["keep_freed_memory"],
         "training.qat": ["QATTrainer"],
+        "training.dropout": ["QuickDropout", "quick_dropout_"],
         "training.losses": [
             "attention_kl",
             "bernoulli_kl",

@@ -26,7 +26,7 @@ print(json.dumps({d.name.lower().replace("-", "_"): d.version for d in distribut
 
 
 def check_setup() -> None:
-    """Print whether Python, the packages, the sliders, the data and the MiniLM model are in place; never raises."""
+    """Print whether Python, packages, sliders, threads, data and the MiniLM model are in place; never raises."""
     report = setup_problems()
     for subject, problems in report.items():
         for line in problems or ["fine"]:
@@ -38,8 +38,9 @@ def check_setup() -> None:
 
 
 def setup_problems() -> dict[str, list[str]]:
-    """For each of Python, packages, sliders, data and MiniLM one line for everything that is off."""
-    checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "data": missing_data, "MiniLM": _minilm}
+    """For each of Python, packages, sliders, threads, data and MiniLM one line for everything that is off."""
+    checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "threads": _threads}
+    checks |= {"data": missing_data, "MiniLM": _minilm}
     return {subject: list(check()) for subject, check in checks.items()}
 
 
@@ -73,6 +74,16 @@ def _sliders() -> Iterator[str]:
                 f"JupyterLab runs in another environment than this kernel and has {_shown(needed.name, version)}: "
                 f'type in a terminal {server} -m pip install "{needed}", and restart JupyterLab'
             )
+
+
+def _threads() -> Iterator[str]:
+    """Threads that spin while they wait for each other stand still as soon as another program takes a core."""
+    alone = os.environ.get("OMP_NUM_THREADS") == "1" or os.cpu_count() == 1
+    if not alone and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+        yield (
+            "wait by spinning, so that one busy program beside this kernel makes it many times slower: type in a cell "
+            "!python -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive, and shut the kernel down"
+        )
 
 
 def _minilm() -> Iterator[str]:

@@ -61,6 +61,7 @@ class TTLinear(TTLayer):
         self._make_cores(list(zip(ranks, modes, ranks[1:], strict=False)), device, dtype)
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         self._cache = None
+        self.given = None  # sides that `merged_together` has made for this forward pass
         self.reset_parameters()
 
     def reset_parameters(self, std: float | None = None) -> None:
@@ -139,6 +140,8 @@ class TTLinear(TTLayer):
         parametrization of a core holds, has changed. In-place writes through `.data` escape PyTorch's version counters,
         by which this is noticed.
         """
+        if self.given is not None:
+            return self.given
         sources = self._core_tensors()
         if not self._may_cache(sources):
             self._cache = None
@@ -191,24 +194,26 @@ class TTLinear(TTLayer):
 
     def _merge_sides(self) -> tuple[Tensor, Tensor]:
         """In float32 at least, also under autocast: cores rounded to half precision twice would lose twice as much."""
-        cores, half = self.cores, len(self.in_modes)
+        cores = self.cores
         dtype, device = cores[0].dtype, cores[0].device.type
         autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if dtype.itemsize < 4 or autocasts:
             with torch.autocast(device, enabled=False):
-                return tuple(side.to(dtype) for side in self._merged([at_least_float32(core) for core in cores], half))
-        return self._merged(cores, half)
+                return tuple(side.to(dtype) for side in self.merged([at_least_float32(core) for core in cores]))
+        return self.merged(cores)
 
-    def _merged(self, cores: Sequence[Tensor], half: int) -> tuple[Tensor, Tensor]:
-        u = cores[0].flatten(0, 1)  # (n_1, r_1)
+    def merged(self, cores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The sides of cores of this layer's shapes; leading axes, the same for all cores, are those of a batch."""
+        half = len(self.in_modes)
+        u = cores[0].flatten(-3, -2)  # (…, n_1, r_1)
         for core in cores[1:half]:
-            u = (u @ core.flatten(1)).reshape(-1, core.shape[-1])  # (n_1 ⋯ n_k, r_k)
-        v = cores[-1].flatten(1)  # (r_{2d-1}, m_d)
+            u = (u @ core.flatten(-2)).unflatten(-1, core.shape[-2:]).flatten(-3, -2)  # (…, n_1 ⋯ n_k, r_k)
+        v = cores[-1].flatten(-2)  # (…, r_{2d-1}, m_d)
         for core in reversed(cores[half:-1]):
-            v = (core.flatten(0, 1) @ v).reshape(len(core), -1)  # (r_{k-1}, m_k ⋯ m_d)
-        if (len(u), v.shape[1]) != (self.in_features, self.out_features):  # else nothing to cut off, and to put back
-            u, v = u[: self.in_features], v[:, : self.out_features]
-        return u.T.contiguous().T, v  # column after column: autograd then takes the faster way to the gradient of U
+            v = (core.flatten(-3, -2) @ v).unflatten(-2, core.shape[-3:-1]).flatten(-2)  # (…, r_{k-1}, m_k ⋯ m_d)
+        if (u.shape[-2], v.shape[-1]) != (self.in_features, self.out_features):  # else nothing to cut off
+            u, v = u[..., : self.in_features, :], v[..., : self.out_features]
+        return u.mT.contiguous().mT, v  # column after column: autograd then takes the faster way to the gradient of U
 
     def _may_cache(self, sources: Sequence[Tensor]) -> bool:
         changing = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -222,4 +227,4 @@ class TTLinear(TTLayer):
         return [*own, *self.parametrizations.parameters(), *self.parametrizations.buffers()]
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_cache": None}  # a copy or a pickle starts without the cache
+        return {**super().__getstate__(), "_cache": None, "given": None}  # a copy or a pickle starts without them

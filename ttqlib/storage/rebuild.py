@@ -169,7 +169,9 @@ def _described(model: nn.Module) -> dict[str, str]:
         ):
             continue
         kind, prefix = parametrize.type_before_parametrizations(module), f"{path}." if path else ""
-        line = "Identity" if kind is nn.Dropout else kind.__name__  # where nothing trains any more, they are one
+        line = (
+            "Identity" if issubclass(kind, nn.Dropout) else kind.__name__
+        )  # where nothing trains any more, they are one
         if isinstance(module, TTLinear):
             line += f" from {module.in_features} to {module.out_features} features"
         elif isinstance(module, TTMEmbedding):

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import find_labels
 
+from ..layers.together import merged_together
 from .observation import Observation, observe, recorded_attention
 from .pairing import layer_parameters, stages_of
 from .qat import QATTrainer
@@ -178,7 +179,8 @@ class DistillTrainer(QATTrainer):
             parts = self._losses(observe(forward, inputs), goal)  # accelerate's autocast ends with `forward`
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
-        with _inside_forward(self.accelerator.unwrap_model(model), losses):
+        plain = self.accelerator.unwrap_model(model)
+        with _inside_forward(plain, losses), merged_together(plain):
             loss, parts = model(**inputs)
         self._check(loss, parts)
         for name, part in parts.items():

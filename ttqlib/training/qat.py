@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from ..layers.together import merged_together
 from ..quantizers.activations import StaticActivationQuantizer
 from ..quantizers.recipes import WeightQuantizer
 from ..storage.checkpoint import contents, save
@@ -53,6 +54,10 @@ class QATTrainer(Trainer):
         The Trainer leaves that share to models whose forward takes any keyword, and many of those ignore it: their
         gradient grows with the number of batches that are accumulated.
         """
+        with merged_together(self.accelerator.unwrap_model(model)):
+            return self._shared_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _shared_loss(self, model: nn.Module, inputs: dict, return_outputs: bool, num_items_in_batch):
         if self.compute_loss_func is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if num_items_in_batch is None:
