@@ -3,13 +3,14 @@
 What a control changes is computed by a plain function, usable and tested without any widget. One file a subject.
 """
 
+from ..plans.groups import GROUPS, Choice, plan_by_groups
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .damage import DamagePoint, damage, damage_figure
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
 from .distillation import StudentPoint, distillation, distillation_figure, student_point
 from .explorer import Explorer
-from .groups import GROUPS, Choice, GroupPlan, plan_by_groups
+from .groups import GroupPlan
 from .measured import MeasuredPlans, PlanCost, PlanPoint, plan_cost, skeleton
 from .pareto import RoundedPoint, dense_points, pareto, pareto_figure, pareto_front, rank_bit_points
 from .quantization import StepPoint, StoredPoint, rank_and_bits, step_point, steps, stored_point

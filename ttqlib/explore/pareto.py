@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import plots
 from ..measures.costs import relative_error
-from ..quantizers.recipes import LSQ, Binary, WeightRecipe
+from ..plans.planning import recipe_for
 from ..storage.bits import packed_bytes
 from ..tensors.tensor_train import tt_to_tensor
 from .explorer import Explorer
@@ -112,7 +112,3 @@ def pareto_figure(
         "kB",
         "relative error",
     )
-
-
-def recipe_for(bits: int, per: str) -> WeightRecipe:
-    return Binary(per=per) if bits == 1 else LSQ(bits, per=per)

@@ -53,8 +53,8 @@ def plan(
     else:
         if quantize is not None and bits != 32:
             raise ValueError(f"give either bits or quantize, got bits={bits!r} and quantize={quantize!r}")
-        chosen = _uniform(model, found, partners, rank, experts=quantize or _quantizer(bits, dense=True))
-        default = LayerPlan(None, quantize or _quantizer(bits, dense=rank is None), activations)
+        chosen = _uniform(model, found, partners, rank, experts=quantize or recipe_for(bits, "channel"))
+        default = LayerPlan(None, quantize or recipe_for(bits, "tensor" if rank else "channel"), activations)
         if rank is None and default == LayerPlan():
             raise ValueError("give a rank, bits below 32, or rules: this plan would change nothing")
         if not chosen:
@@ -131,13 +131,18 @@ def _filled(choice: LayerPlan, default: LayerPlan, module: nn.Module) -> LayerPl
     return LayerPlan(choice.format, choice.quantize or default.quantize, activations)
 
 
-def _quantizer(bits: int, dense: bool) -> WeightRecipe | None:
-    """The quantizer of a bit width: per tensor for cores, which are small, per channel for dense weights."""
+def recipe_for(bits: int, per: str) -> WeightRecipe | None:
+    """The quantizer of a bit width, with a scale per "tensor", as for cores, which are small, or per "channel".
+
+    None for 32 bits, which are float.
+
+    Raises:
+        ValueError: another number of bits than 1 … 8 or 32.
+    """
     if bits == 32 and not isinstance(bits, bool):
         return None
     if isinstance(bits, bool) or bits not in range(1, 9):  # a NumPy number is in a range too
         raise ValueError(f"bits must be one of 1 … 8 or 32, got {bits!r}")
-    per = "channel" if dense else "tensor"
     return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
 
 
