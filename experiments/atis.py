@@ -154,6 +154,12 @@ def plan(model: ttq.IntentSlotModel, settings: Training) -> ttq.TTQConfig:
     return plan_by_groups(model, GROUPS, choices, settings.rest, activations)
 
 
+def built(settings: Training, vocabulary: int, intents: Sequence[str], slots: Sequence[str]) -> ttq.IntentSlotModel:
+    """Of random weights, with all that the plan says."""
+    model = new_model(settings, vocabulary, intents, slots)
+    return ttq.compress_(model, plan(model, settings), init="random")
+
+
 def numbers(entries: str | None) -> dict[str, int]:
     """Of --ranks or --dense-bits, by group."""
     pairs = (entry.split("=") for entry in (entries or "").split(",") if entry)

@@ -26,7 +26,7 @@ in a folder. A new task is one entry in ttqlib/tasks/sources.py, a new schedule 
 format of the words one in models.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
@@ -217,7 +217,7 @@ class Glue(Study):
         stages = SCHEDULES[settings.schedule](settings, model.config)
         return ttq.DistillTrainer(model, how, teacher=start, stages=stages, **use)
 
-    def score(self, model: PreTrainedModel, split: str, start: PreTrainedModel | None) -> dict[str, float]:
+    def score(self, model: PreTrainedModel, split: str, start: Callable | None) -> dict[str, float]:
         """GLUE's metrics; beside a teacher also how near the two are, right or wrong.
 
         `agreement`: on how many percent of the rows both give the same answer; of numbers, Pearson's correlation.
@@ -228,7 +228,7 @@ class Glue(Study):
         logits = self.predict(model, split)
         scores = ttq.score(task, expected, self.answers(logits))
         if start is not None:
-            wanted = self.predict(start, split)
+            wanted = self.predict(start(), split)
             alike = "sst2" if self.data.classes else "stsb"  # whose first metrics are these
             scores["agreement"] = next(iter(ttq.score(alike, self.answers(wanted), self.answers(logits)).values()))
             scores["divergence"] = float((ttq.logits_kl if self.data.classes else ttq.logits_mse)(logits, wanted))

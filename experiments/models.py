@@ -52,7 +52,11 @@ def from_hub(name: str) -> Source:
     return Source(
         lambda _: AutoTokenizer.from_pretrained(name),
         lambda _: AutoConfig.from_pretrained(name),
-        lambda config: AutoModelForSequenceClassification.from_pretrained(name, config=config),
+        lambda config: AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            ignore_mismatched_sizes=True,  # a head for other classes gives way to a new one
+        ),
     )
 
 

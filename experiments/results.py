@@ -50,7 +50,7 @@ def read(path: Path) -> list[dict]:
 
 
 def key(row: dict) -> str:
-    """What tells a row from another: a setting that is None says nothing, and of a plan its layers and its rest count."""
+    """What tells a row from another. Settings that are None say nothing; of a plan its layers and its rest count."""
     settings, plan = ({**(row[field] or {})} for field in ("settings", "plan"))
     said = {name: value for name, value in settings.items() if value is not None}
     layers = [plan.get("layers", {}), plan.get("rest", 32)]

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -128,8 +128,8 @@ class Study(ABC):
         """What trains it; `arguments` are those for TrainingArguments that all studies share."""
 
     @abstractmethod
-    def score(self, model: PreTrainedModel, split: str, start: PreTrainedModel | None) -> dict[str, float]:
-        """Metrics by name."""
+    def score(self, model: PreTrainedModel, split: str, start: Callable | None) -> dict[str, float]:
+        """Metrics by name; `start`, where there is such a run, gives the model of the one that this one starts from."""
 
     @abstractmethod
     def dense_bytes(self) -> int:
@@ -198,7 +198,7 @@ def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedMod
         model = study.kind.from_pretrained(folder / MODEL).to("cuda" if torch.cuda.is_available() else "cpu")
         missing = [split for split in study.scored if split not in report]
         if missing and is_first_process():
-            beside = finished(study, *before)[0] if before else None
+            beside = (lambda: finished(study, *before)[0]) if before else None
             report |= {split: study.score(model, split, beside) for split in missing}
             _replace(folder / REPORT, report)
     return model, report
@@ -219,7 +219,7 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; newer ones, of a run that was killed meanwhile, are removed."""
+    """The newest checkpoint that was written to its end; newer ones, of a run that was killed, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
         with suppress(OSError, ValueError):
             TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))  # the Trainer writes this file last
