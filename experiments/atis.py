@@ -184,7 +184,7 @@ class Data:
 class Atis(Study):
     """Trains a 2-layer transformer on intent and slots, dense or as tensor trains."""
 
-    name, made_with, kind = "atis", Training, ttq.IntentSlotModel
+    name, made_with, kind, last = "atis", Training, ttq.IntentSlotModel, "test"
 
     def __init__(self, settings: Training, options):
         super().__init__(settings, options)

@@ -15,10 +15,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from accelerate import PartialState
@@ -47,6 +47,7 @@ ARGUMENTS = {  # for TrainingArguments, in all studies
     "save_total_limit": 1,
     "logging_steps": 100,
     "report_to": "none",
+    "dataloader_pin_memory": torch.cuda.is_available(),  # else it warns
 }
 BITS = (1, 2, 3, 4, 5, 6, 7, 8, 32)
 
@@ -55,7 +56,8 @@ BITS = (1, 2, 3, 4, 5, 6, 7, 8, 32)
 class Settings:
     """What a run is made with, but for its seed. What it is made for has its own fields in a subclass.
 
-    `form` is what a model is, "dense" or "tt"; `trains`, whether it is trained at all, or only compressed.
+    A subclass also tells its `form`, what a model is, such as "dense" or "tt", and whether it `trains` at all, or is
+    only compressed.
     """
 
     task: str
@@ -65,9 +67,6 @@ class Settings:
     batch_size: int = 32
     dropout: float = 0.1
     rows: int | None = HfArg(default=None, help="of the training set; all without it")
-
-    form: ClassVar[str]
-    trains: ClassVar[bool]
 
     def __post_init__(self):
         check_limits(asdict(self))
@@ -101,16 +100,12 @@ class Settings:
 class Study(ABC):
     """What is trained, on which data, and how it is scored.
 
-    A subclass reads its data in `__init__`, and refuses there what cannot be done, before anything is trained: a
-    ValueError or an OSError says what to type.
+    A subclass names itself (`name`, that of its file of results), the class of its settings (`made_with`), the class
+    whose `from_pretrained` reads a finished model (`kind`), and the splits that are not looked at before all is chosen
+    (`last`, how their names begin). In `__init__` it reads its data, `splits` as they were loaded and the names of
+    those that are `scored`, and refuses what cannot be done, before anything is trained: a ValueError or an OSError
+    says what to type.
     """
-
-    name: ClassVar[str]  # of its file of results
-    made_with: ClassVar[type[Settings]]
-    kind: ClassVar[type]  # reads a finished model by `from_pretrained`
-    last: ClassVar[str] = "test"  # so begin the splits that are not looked at before all is chosen
-    splits: Mapping  # of rows, as they were loaded
-    scored: Sequence[str]  # the names of the splits to score
 
     def __init__(self, settings: Settings, options: argparse.Namespace):
         self.settings, self.options = settings, options
@@ -175,7 +170,10 @@ def main(study: type[Study], arguments: Sequence[str] | None = None) -> None:
     began, done = time.perf_counter(), []
     for seed in options.seeds:
         left = (time.perf_counter() - began) / max(len(done), 1) * (len(options.seeds) - len(done))
-        print(f"seed {seed}, {len(done) + 1} of {len(options.seeds)}" + f"; about {clock(left)} left" * bool(done))
+        print(
+            f"seed {seed}, {len(done) + 1} of {len(options.seeds)}"
+            + f"; about {timedelta(seconds=round(left))} left" * bool(done)
+        )
         done.append(finished(made, settings, seed))
     if is_first_process():
         write_rows(made, *zip(*done))
@@ -190,9 +188,9 @@ def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedMod
     folder = study.options.runs / settings.folder / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     before = study.start(settings, seed)
+    print(folder.relative_to(study.options.runs))
     with FileLock(folder / "lock") if is_first_process() else nullcontext():  # somebody else may be at the same run
         if not (folder / REPORT).exists():
-            print(f"{folder.relative_to(study.options.runs)}: {settings.method}")
             _train(study, settings, seed, folder, finished(study, *before)[0] if before else None)
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         model = study.kind.from_pretrained(folder / MODEL).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -236,29 +234,29 @@ def stored_bytes(model: PreTrainedModel, folder: Path) -> int:
 
 def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequence[dict]) -> None:
     """A row for each split, written and printed."""
-    settings, path = study.settings, place(study.name, study.options)
+    settings, path, digest = study.settings, place(study.name, study.options), fingerprint(study.splits)
     plan, seconds = getattr(models[0], "ttq_config", None), sum(report["seconds"] for report in reports)
     row = {"task": settings.task, "method": settings.method, "rank": settings.rank, "bits": settings.bits}
     row |= {"settings": settings.said(), "seeds": study.options.seeds, "plan": plan and plan.to_dict(), "paper": None}
     row |= {"stored_bytes": reports[0]["stored_bytes"], "dense_bytes": study.dense_bytes()}
     row["ratio"] = round(row["dense_bytes"] / row["stored_bytes"], 2)
-    print(f"{row['method']}: {row['stored_bytes']:,} bytes, {row['ratio']}× fewer than dense; {clock(seconds)}")
+    size = f"{row['stored_bytes']:,} bytes, {row['ratio']}× fewer than dense"
+    print(f"{row['method']}: {size}; trained in {timedelta(seconds=round(seconds))}")
     for split in study.scored:
         metrics = {metric: summary([report[split][metric] for report in reports]) for metric in reports[0][split]}
-        record(path, {**row, "split": split, "metrics": metrics}, seconds, settings.task, fingerprint(study.splits))
+        record(path, {**row, "split": split, "metrics": metrics}, seconds, settings.task, digest)
         for metric, found in metrics.items():
-            spread = "" if found["sd"] is None else f" ± {found['sd']:.2f}"
-            print(f"  {split:22} {metric:22} {found['mean']:8.2f}{spread}")
+            spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
+            print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")
     print(f"written to {path}")
 
 
 def fingerprint(splits: Mapping) -> str:
     """The SHA-256 of all rows of all splits, in order."""
-    digest = hashlib.sha256()
-    for name in sorted(splits):
-        for row in splits[name]:
-            digest.update(json.dumps([name, row], sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
+    rows = (
+        json.dumps([name, row], sort_keys=True, ensure_ascii=False) for name in sorted(splits) for row in splits[name]
+    )
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def is_first_process() -> bool:
@@ -276,7 +274,3 @@ def _replace(path: Path, report: dict) -> None:
     draft = path.with_name(f".{path.name}")
     draft.write_text(json.dumps(report), encoding="utf-8")
     draft.replace(path)
-
-
-def clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"

@@ -12,6 +12,8 @@ from ..tensors.shapes import factorize
 from .configs import TT, TTM, LayerPlan, TTQConfig
 from .planning import plan, recipe_for
 
+Test = str | Callable[[nn.Module], bool]  # of a layer: a pattern that is searched in its name, or a function
+
 GROUPS = {  # patterns of layer names in a BERT under its heads, of which no two match the same layer
     "words": r"word_embeddings",
     "positions": r"position_embeddings",
@@ -36,7 +38,7 @@ class Choice:
 
 def plan_by_groups(
     model: nn.Module,
-    groups: Mapping[str, str | Callable[[nn.Module], bool]],
+    groups: Mapping[str, Test],
     choices: Mapping[str, Choice | LayerPlan],
     rest: int = 32,
     activations: DynamicActivation | StaticActivation | None = None,
@@ -54,7 +56,7 @@ def plan_by_groups(
         raise ValueError(f"choices must be for groups among {', '.join(groups)}, got {unknown[0]!r}")
     rules = {}
     for name, layer in model.named_modules():
-        group = next((group for group, test in groups.items() if _belongs(name, layer, test)), None)
+        group = group_of(name, layer, groups)
         if group in choices and (is_linear(layer) or is_embedding(layer)):
             made = layer_plan(layer, choices[group])
             if made != LayerPlan():
@@ -62,9 +64,9 @@ def plan_by_groups(
     return plan(model, rules=rules, activations=activations, rest=rest) if rules else TTQConfig(rest=rest)
 
 
-def group_of(name: str) -> str | None:
-    """The group of `GROUPS` that a layer of this name belongs to; None for the rest."""
-    return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), None)
+def group_of(name: str, layer: nn.Module | None = None, groups: Mapping[str, Test] = GROUPS) -> str | None:
+    """The first group that a layer belongs to, by its name or itself; None for the rest."""
+    return next((group for group, test in groups.items() if _says(test, name, layer)), None)
 
 
 def layer_plan(layer: nn.Module, choice: Choice | LayerPlan) -> LayerPlan:
@@ -82,5 +84,5 @@ def layer_plan(layer: nn.Module, choice: Choice | LayerPlan) -> LayerPlan:
     return LayerPlan((TTM if embedding else TT)(choice.rank, *modes), quantizer)
 
 
-def _belongs(name: str, layer: nn.Module, test: str | Callable[[nn.Module], bool]) -> bool:
+def _says(test: Test, name: str, layer: nn.Module) -> bool:
     return bool(re.search(test, name)) if isinstance(test, str) else test(layer)
