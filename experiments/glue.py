@@ -55,6 +55,11 @@ LENGTH, LENGTH_OF = 128, {"sst2": 64, "rte": 256}  # tokens; a student has so ma
 TEACHER_BATCH = 32
 COPIES, CROSSING_SEED = 7, 0  # of every sentence, with --inputs crossed; the same for every run
 CALIBRATION = 2048  # training rows that choose what a student's ranks keep
+INPUTS = {  # --inputs → what is distilled on, of the `Data`
+    "rows": lambda data: data.encoded["train"],
+    "sentences": lambda data: data.encoded["train"].select(whole_sentences(data.rows["train"])),
+    "crossed": lambda data: data.encode(crossed_sentences(data.rows["train"], COPIES, seed=CROSSING_SEED)),
+}
 TEACHER = ("task", "rows", "hold_out", "teacher", "teacher_epochs", "teacher_learning_rate", "teacher_bf16")
 
 
@@ -81,9 +86,7 @@ class Distillation(Settings):
     last_learning_rate: float | None = HfArg(default=None, help="of the last stage, by default --learning-rate")
     temperature: float = HfArg(default=1.0, help="of the logits")
     bf16: bool = HfArg(default=False, help="train the student under autocast to bfloat16")
-    inputs: str = HfArg(
-        default="rows", help="to distil on; see sentences.py", metadata={"choices": ("rows", "sentences", "crossed")}
-    )
+    inputs: str = HfArg(default="rows", help="to distil on; see sentences.py", metadata={"choices": INPUTS})
     hold_out: str = HfArg(default="sentences", help="which training rows", metadata={"choices": HOLD_OUT})
 
     def __post_init__(self):
@@ -119,7 +122,7 @@ class Data:
     """The rows of a task: `train`, `held_out` of it, and, only where they are asked for, those of validation."""
 
     def __init__(self, settings: Distillation, validation: bool):
-        self.splits = ttq.load_task(settings.task)
+        self.splits, self.chosen = ttq.load_task(settings.task), settings.inputs
         self.rows = dict(HOLD_OUT[settings.hold_out](self.splits["train"], seed=HELD_OUT_SEED))
         self.rows["train"] = first(self.rows["train"], settings.rows)
         self.rows |= {name: rows for name, rows in self.splits.items() if validation and name.startswith("validation")}
@@ -132,10 +135,6 @@ class Data:
         self.new_teacher = partial(source.model, self.config)
         bare = self.bare()
         self.length, self.columns = longest(bare, LENGTH_OF.get(settings.task, LENGTH)), signature(bare.forward)
-        self.crossed = settings.inputs == "crossed" and crossed_sentences(
-            self.rows["train"], COPIES, seed=CROSSING_SEED
-        )
-        self.whole = settings.inputs == "sentences"
 
     def bare(self) -> PreTrainedModel:
         """A model like the teacher, without weights."""
@@ -155,10 +154,7 @@ class Data:
     @cached_property
     def inputs(self):
         """What students are distilled on."""
-        if self.crossed:
-            return self.encode(self.crossed)
-        rows = self.encoded["train"]
-        return rows.select(whole_sentences(self.rows["train"])) if self.whole else rows
+        return INPUTS[self.chosen](self)
 
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         return DataCollatorWithPadding(self.tokenizer)(rows)
@@ -177,6 +173,8 @@ class Glue(Study):
         if settings.is_student:
             student, teacher = self.data.bare(), self.data.bare()
             student_plan(student, settings)  # refuses what no plan can be made of
+            if settings.inputs == "crossed":
+                first(self.data.inputs, 1)  # and this a task that cannot be
             if settings.steps:
                 stages_of(student, teacher, SCHEDULES[settings.schedule](settings, student.config))
 

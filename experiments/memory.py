@@ -19,7 +19,7 @@ import atis
 import torch
 from contenders import BATCH
 from deployed import process_growth
-from results import add_options, place, read, record, summary
+from results import add_options, place, read, record, row_of
 from runs import fingerprint, stored_bytes
 from torch import Tensor, nn
 from transformers import set_seed
@@ -75,16 +75,15 @@ def kept_bytes(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, int]:
     return {**found, "kept_bytes": sum(found.values())}
 
 
-def measure(settings: atis.Training, data: atis.Data, batch: Mapping[str, Tensor]) -> dict:
-    """The fields of a row that are measured, and the plan."""
+def measure(settings: atis.Training, data: atis.Data, batch: Mapping[str, Tensor]) -> tuple[dict, int, dict]:
+    """Bytes in memory by name, those on disk, and the plan."""
     set_seed(SEED)
     model = atis.built(settings, len(data.tokenizer), *data.labels)
     with TemporaryDirectory() as folder:
         stored = stored_bytes(model, Path(folder))
         grown = process_growth(train, Path(folder), batch)
     found = kept_bytes(model, batch) | ({} if grown is None else {"process_bytes": grown})
-    metrics = {name: summary([size]) for name, size in found.items()}
-    return {"metrics": metrics, "stored_bytes": stored, "plan": model.ttq_config.to_dict()}
+    return found, stored, model.ttq_config.to_dict()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -118,11 +117,10 @@ def main(arguments: list[str] | None = None) -> None:
     shape = {"hidden": options.hidden, "layers": atis.LAYERS, "positions": atis.POSITIONS, "batch_size": BATCH}
     for name, settings in options.models.items():
         start = time.perf_counter()
-        row = measure(settings, data, batch)
-        dense_bytes = dense_bytes or row["stored_bytes"]
-        row |= {"task": options.task, "split": SPLIT, "method": name, "rank": settings.rank, "bits": settings.bits}
-        row |= {"settings": shape | counts, "seeds": [SEED], "paper": None, "dense_bytes": dense_bytes}
-        row["ratio"] = round(dense_bytes / row["stored_bytes"], 2)
+        found, stored, plan = measure(settings, data, batch)
+        dense_bytes, figures = dense_bytes or stored, {name: [size] for name, size in found.items()}
+        row = row_of(figures, settings.rank, settings.bits, [SEED], stored, dense_bytes, plan)
+        row |= {"task": options.task, "split": SPLIT, "method": name, "settings": shape | counts}
         record(path, row, time.perf_counter() - start, data=options.task, data_sha256=fingerprint(data.splits))
         print(line(row))
 

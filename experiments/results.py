@@ -13,6 +13,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,8 +77,23 @@ def record(path: Path, row: dict, seconds: float, data: str | None = None, data_
         draft.replace(path)
 
 
-def summary(values: list[float]) -> dict[str, float | None]:
-    """The mean over seeds and, where there are several, the standard deviation."""
+def row_of(
+    figures: Mapping[str, Sequence[float]],
+    rank: int | None,
+    bits: int,
+    seeds: Sequence[int],
+    stored_bytes: int,
+    dense_bytes: int,
+    plan: dict | None = None,
+) -> dict:
+    """What is measured in a row, from figures that have an entry for each seed, or one that stands for all."""
+    metrics = {name: summary(values) for name, values in figures.items()}
+    sizes = {"stored_bytes": stored_bytes, "dense_bytes": dense_bytes, "ratio": round(dense_bytes / stored_bytes, 2)}
+    return {"rank": rank, "bits": bits, "seeds": list(seeds), "metrics": metrics, "paper": None, "plan": plan, **sizes}
+
+
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Their mean and, where there are several, their standard deviation."""
     return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
 
 

@@ -24,7 +24,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
-from results import add_options, place, record, summary
+from results import add_options, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
 from transformers.trainer_callback import TrainerState
@@ -47,6 +47,7 @@ ARGUMENTS = {  # for TrainingArguments, in all studies
     "save_total_limit": 1,
     "logging_steps": 100,
     "report_to": "none",
+    "use_cpu": not torch.accelerator.is_available(),  # else processes of torchrun would train each for itself there
     "dataloader_pin_memory": torch.cuda.is_available(),  # else it warns
 }
 BITS = (1, 2, 3, 4, 5, 6, 7, 8, 32)
@@ -170,10 +171,7 @@ def main(study: type[Study], arguments: Sequence[str] | None = None) -> None:
     began, done = time.perf_counter(), []
     for seed in options.seeds:
         left = (time.perf_counter() - began) / max(len(done), 1) * (len(options.seeds) - len(done))
-        print(
-            f"seed {seed}, {len(done) + 1} of {len(options.seeds)}"
-            + f"; about {timedelta(seconds=round(left))} left" * bool(done)
-        )
+        print(f"seed {seed}, {len(done) + 1} of {len(options.seeds)}" + f"; about {_clock(left)} left" * bool(done))
         done.append(finished(made, settings, seed))
     if is_first_process():
         write_rows(made, *zip(*done))
@@ -213,7 +211,7 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
     if is_first_process():
         size = stored_bytes(model, folder / MODEL)
         _replace(folder / REPORT, {"seconds": seconds, "stored_bytes": size, "settings": settings.said()})
-    PartialState().wait_for_everyone()  # all processes read it
+    PartialState(cpu=ARGUMENTS["use_cpu"]).wait_for_everyone()  # all processes read it
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -234,21 +232,20 @@ def stored_bytes(model: PreTrainedModel, folder: Path) -> int:
 
 def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequence[dict]) -> None:
     """A row for each split, written and printed."""
-    settings, path, digest = study.settings, place(study.name, study.options), fingerprint(study.splits)
+    settings, options, path = study.settings, study.options, place(study.name, study.options)
     plan, seconds = getattr(models[0], "ttq_config", None), sum(report["seconds"] for report in reports)
-    row = {"task": settings.task, "method": settings.method, "rank": settings.rank, "bits": settings.bits}
-    row |= {"settings": settings.said(), "seeds": study.options.seeds, "plan": plan and plan.to_dict(), "paper": None}
-    row |= {"stored_bytes": reports[0]["stored_bytes"], "dense_bytes": study.dense_bytes()}
-    row["ratio"] = round(row["dense_bytes"] / row["stored_bytes"], 2)
-    size = f"{row['stored_bytes']:,} bytes, {row['ratio']}× fewer than dense"
-    print(f"{row['method']}: {size}; trained in {timedelta(seconds=round(seconds))}")
+    sizes = reports[0]["stored_bytes"], study.dense_bytes()
+    print(f"{settings.method}: {sizes[0]:,} bytes, the dense model has {sizes[1]:,}; {_clock(seconds)} of training")
+    digest = fingerprint(study.splits)
     for split in study.scored:
-        metrics = {metric: summary([report[split][metric] for report in reports]) for metric in reports[0][split]}
-        record(path, {**row, "split": split, "metrics": metrics}, seconds, settings.task, digest)
-        for metric, found in metrics.items():
+        figures = {metric: [report[split][metric] for report in reports] for metric in reports[0][split]}
+        row = row_of(figures, settings.rank, settings.bits, options.seeds, *sizes, plan and plan.to_dict())
+        row |= {"task": settings.task, "split": split, "method": settings.method, "settings": settings.said()}
+        record(path, row, seconds, settings.task, digest)
+        for metric, found in row["metrics"].items():
             spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
             print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")
-    print(f"written to {path}")
+    print(f"{row['ratio']}× fewer bytes; written to {path}")
 
 
 def fingerprint(splits: Mapping) -> str:
@@ -274,3 +271,7 @@ def _replace(path: Path, report: dict) -> None:
     draft = path.with_name(f".{path.name}")
     draft.write_text(json.dumps(report), encoding="utf-8")
     draft.replace(path)
+
+
+def _clock(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))

@@ -31,7 +31,7 @@ from builds import BITS, compare
 from contenders import PEER, Contender, embedding_layers, forward_pass, linear_layers, own_processes, training_step
 from deployed import FORMS, ON_GPU, RANK, SHAPES
 from floor import Rates, work
-from results import add_options, place, read, record, summary
+from results import add_options, place, read, record, row_of
 
 import ttqlib as ttq
 
@@ -141,12 +141,6 @@ def measure_builds(job: str, arguments: dict, against: str, rounds: int) -> dict
             worst = max(error / older["errors"][layer] for layer, error in seen["errors"].items())
             rows[name]["metrics"]["worst_error_ratio"] = {"mean": round(worst, 6), "sd": None}
     return rows
-
-
-def row_of(figures: dict[str, list], rank: int | None, bits: int, seeds: tuple, stored: int, dense: int) -> dict:
-    metrics = {name: summary(values) for name, values in figures.items()}
-    sizes = {"stored_bytes": stored, "dense_bytes": dense, "ratio": round(dense / stored, 2)}
-    return {"rank": rank, "bits": bits, "seeds": list(seeds), "metrics": metrics, "paper": None, "plan": None, **sizes}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -310,3 +310,12 @@ def test_minilm_gets_a_head():
     teacher = made.data.new_teacher()
     assert teacher.config.num_labels == 2 and made.data.tokenizer.vocab_size == 30522
     assert all(torch.equal(tensor, teacher.bert.state_dict()[name]) for name, tensor in encoder.state_dict().items())
+
+
+def test_a_task_of_pairs_cannot_be_crossed_and_says_so_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TTQ_DATA", str(tmp_path))
+    write_task(tmp_path, "mrpc", COUNTS)
+    monkeypatch.setattr(runs, "finished", lambda *_: pytest.fail("it went on"))
+    with pytest.raises(SystemExit):
+        runs.main(glue.Glue, [*STUDENT, "--task", "mrpc", "--inputs", "crossed", "--runs", str(tmp_path / "runs")])
+    assert "rows of two sentences cannot be crossed" in capsys.readouterr().err
