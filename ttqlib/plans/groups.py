@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..inventory.kinds import is_embedding, is_linear, linear_sizes
-from ..quantizers.activations import DynamicActivation, StaticActivation
+from ..quantizers.activations import ActivationRecipe
 from ..tensors.shapes import factorize
 from .configs import TT, TTM, LayerPlan, TTQConfig
 from .planning import plan, recipe_for
@@ -41,7 +41,7 @@ def plan_by_groups(
     groups: Mapping[str, Test],
     choices: Mapping[str, Choice | LayerPlan],
     rest: int = 32,
-    activations: DynamicActivation | StaticActivation | None = None,
+    activations: ActivationRecipe | None = None,
 ) -> TTQConfig:
     """The plan in which every group of layers gets its choice; what is in no group belongs to the rest.
 
