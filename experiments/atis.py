@@ -1,4 +1,4 @@
-"""Trains a 2-layer transformer on intent and slots, dense or as tensor trains; writes data/results/atis.json.
+"""Trains a 2-layer transformer on intent and slots, dense or as tensor trains.
 
     python experiments/atis.py                                # dense, seed 0, scored on validation
     python experiments/atis.py --rank 12 --learning-rate 2e-3 --epochs 60 --seeds 0 1 2
@@ -15,276 +15,228 @@ and goes on training; with --epochs 0 it is only quantized. With --start dense t
 model of its seed (trained first where it is missing), every rank spent on what a layer's outputs on training sentences
 need most.
 
-Settings are chosen on validation: without --test the test split is not looked at. A run keeps its checkpoints in
-runs/atis/<settings>/seed-<n>; called again, it goes on from the last one, and a finished run is not trained again. Real
-ATIS comes from the folder that TTQ_DATA names (or from the hub); --task flights trains on the embedded set.
+Settings are chosen on validation: without --test the test split is not looked at. Scores are printed and written to
+runs/atis/results.json; with --record to data/results/atis.json. A run keeps its checkpoints and its model under
+runs/atis; called again, it goes on from the last one, and a finished run is not trained again. Real ATIS comes from the
+folder that TTQ_DATA names (or from the hub); --task flights trains on the embedded set.
 """
 
-import argparse
-import json
-import os
-import re
-import time
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from bookkeeping import last_checkpoint, record_runs, stored_bytes
-from results import RESULTS
-from safetensors.torch import load_file, save_file
-from torch import nn
+import torch
+from models import copied, dense_plan
+from runs import BITS, Settings, Study, first, main, stored_bytes
 from torch.utils.data import DataLoader
-from transformers import BertConfig, TrainingArguments, set_seed
-from transformers.utils import logging
+from transformers import BertConfig, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 import ttqlib as ttq
+from ttqlib.plans.groups import GROUPS, Choice, plan_by_groups
+from ttqlib.tasks.records import SLOTS
+from ttqlib.tasks.sources import TASKS
 
-RUNS = RESULTS.parent.parent / "runs" / "atis"
-SETTINGS = ("learning_rate", "epochs", "batch_size", "dropout", "hidden")
-TT_SETTINGS = ("word_cores", "ranks", "start", "sides")
-QUANTIZED_SETTINGS = ("rest", "dense_bits", "activations", "float_learning_rate", "float_epochs")
-OPTIONAL = {"ranks": "", "dense_bits": "", "start": "random", "sides": 3}  # not named where they are so
 LAYERS, POSITIONS = 2, 64
-DENSE = {"learning_rate": 2e-4, "epochs": 15, "batch_size": 32, "dropout": 0.1}  # what was chosen for the dense model
-CALIBRATION = 1024  # training sentences that choose what the ranks of --start dense keep
 WIDTH = 768  # of the dense model that sizes are compared with
-GROUPS = {  # layers that may have ranks or bits of their own
-    "words": r"word_embeddings",
-    "positions": r"position_embeddings",
-    "attention": r"encoder\..*attention",
-    "feed-forward": r"encoder\.",  # what is not attention: the first match wins
-    "heads": r"_head",
-}
+DENSE = {"learning_rate": 2e-4, "epochs": 15, "batch_size": 32, "dropout": 0.1}  # what was chosen for the dense model
+FLOAT = {"bits": 32, "rest": 32, "dense_bits": None, "activations": 32}
+CALIBRATION = 1024  # training sentences that choose what the ranks of --start dense keep
 REST = ("positions", "heads")  # groups that stay as they are unless they are named
+UNSAID = {"start": "random", "sides": 3}  # what rows do not name where it is so
+GROUPED = {"nargs": "+", "metavar": "GROUP=N"}
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", default="atis", choices=["atis", "flights"])
-    parser.add_argument("--rank", type=int, help="TT-rank of every layer; dense without it")
-    parser.add_argument("--ranks", nargs="+", default=[], metavar="GROUP=N", help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--dense-bits", nargs="+", default=[], metavar="GROUP=N", help="of groups that stay matrices")
-    parser.add_argument("--sides", type=int, default=3, help="cores on each side of a linear layer; 1 is a low rank")
-    parser.add_argument("--start", default="random", choices=["random", "dense"], help="of the cores")
-    parser.add_argument("--word-cores", type=int, default=2, help="cores of the word embedding, with --rank")
-    parser.add_argument("--bits", type=int, default=32, help="of every core, or of the dense weights")
-    parser.add_argument("--rest", type=int, default=32, help="bits of heads, positions, norms and biases")
-    parser.add_argument("--activations", type=int, default=32, help="bits of what flows into linear layers")
-    parser.add_argument("--float-learning-rate", type=float, default=2e-4, help="of the run that is quantized")
-    parser.add_argument("--float-epochs", type=int, default=20, help="of the run that is quantized")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--hidden", type=int, default=WIDTH, help="columns; 64, 96, 128, 160, 192: narrow controls")
-    parser.add_argument("--save-steps", type=int, default=200)
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where checkpoints are kept")
-    parser.add_argument("--no-record", action="store_true", help="write no row into data/results")
-    parser.add_argument("--test", action="store_true", help="score the test split too")
-    options = parser.parse_args(arguments)
-    for entry in options.ranks + options.dense_bits:
-        group, _, number = entry.partition("=")
-        if group not in GROUPS or not number.isdecimal() or options.rank is None:
-            parser.error(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
-    if len({entry.partition("=")[0] for entry in options.ranks + options.dense_bits}) < len(
-        options.ranks + options.dense_bits
-    ):
-        parser.error("--ranks and --dense-bits may name each group once")
-    options.ranks, options.dense_bits = (",".join(sorted(entries)) for entries in (options.ranks, options.dense_bits))
-    if options.rank is None and options.activations < 32:
-        parser.error("--activations needs --rank: dense models are quantized in their weights only")
-    return options
+@dataclass(frozen=True)
+class Training(Settings):
+    """How a model is made and trained. `ranks` and `dense_bits` are text, as in "heads=4,positions=4"."""
+
+    task: str = HfArg(default="atis", metadata={"choices": [one for one in TASKS if TASKS[one].fields == SLOTS]})
+    ranks: str | None = HfArg(default=None, help=f"of {', '.join(GROUPS)}", metadata=GROUPED)
+    dense_bits: str | None = HfArg(default=None, help="of groups that stay matrices", metadata=GROUPED)
+    sides: int = HfArg(default=3, help="cores on each side of a linear layer; 1 is a low rank")
+    start: str = HfArg(default="random", help="of the cores", metadata={"choices": ("random", "dense")})
+    word_cores: int = HfArg(default=2, help="cores of the word embedding, with --rank")
+    activations: int = HfArg(default=32, help="bits of what flows into linear layers", metadata={"choices": BITS[1:]})
+    float_learning_rate: float = HfArg(default=2e-4, help="of the run that is quantized")
+    float_epochs: int = HfArg(default=20, help="of the run that is quantized")
+    learning_rate: float = 2e-4
+    epochs: int = 20
+    hidden: int = HfArg(default=WIDTH, help="columns, a multiple of 64: narrow controls")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("ranks", "dense_bits"):
+            if isinstance(entries := getattr(self, name), list):
+                object.__setattr__(self, name, ",".join(sorted(entries)))  # how a frozen dataclass sets its own fields
+        named = [entry for text in (self.ranks, self.dense_bits) if text for entry in text.split(",")]
+        for entry in named:
+            group, _, number = entry.partition("=")
+            if group not in GROUPS or not number.isdecimal() or self.rank is None:
+                raise ValueError(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
+        if len({entry.partition("=")[0] for entry in named}) < len(named):
+            raise ValueError("--ranks and --dense-bits may name each group once")
+        if self.rank is None and self.activations < 32:
+            raise ValueError("--activations needs --rank: dense models are quantized in their weights only")
+        if self.hidden < 64 or self.hidden % (self.hidden // 64):
+            raise ValueError(f"--hidden must be a multiple of 64, or of its number of heads, got {self.hidden}")
+
+    @property
+    def form(self) -> str:
+        if self.rank is None:
+            return "dense" if self.hidden == WIDTH else "narrow"
+        return "tt" if self.sides > 1 else "svd"
+
+    @property
+    def trains(self) -> bool:
+        return self.epochs > 0
+
+    @property
+    def quantized(self) -> bool:
+        return super().quantized or self.activations < 32 or self.dense_bits is not None
+
+    @property
+    def in_float(self) -> "Training":
+        """The run that a quantized one starts from."""
+        return replace(self, **FLOAT, learning_rate=self.float_learning_rate, epochs=self.float_epochs)
+
+    @property
+    def dense(self) -> "Training":
+        """The dense run that trains may start from, and whose size is compared with."""
+        return replace(self, **FLOAT, **DENSE, rank=None, ranks=None, hidden=WIDTH)
+
+    def idle(self) -> Sequence[str]:
+        unsaid = [name for name, value in UNSAID.items() if getattr(self, name) == value]
+        trains = () if self.rank else ("word_cores", "ranks", "start", "sides")
+        bits = () if self.quantized else ("rest", "dense_bits", "activations", "float_learning_rate", "float_epochs")
+        return (*unsaid, *trains, *bits)
 
 
-def is_quantized(options: argparse.Namespace) -> bool:
-    return min(options.bits, options.rest, options.activations) < 32 or options.dense_bits != ""
-
-
-def float_run(options: argparse.Namespace) -> argparse.Namespace:
-    """The options of the run that a quantized one starts from."""
-    start = {"learning_rate": options.float_learning_rate, "epochs": options.float_epochs}
-    return argparse.Namespace(**{**vars(options), **start, "bits": 32, "rest": 32, "dense_bits": "", "activations": 32})
-
-
-def dense_run(options: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(float_run(options)), "rank": None, "hidden": WIDTH, **DENSE})
-
-
-def method(options: argparse.Namespace) -> str:
-    dense, trains = "dense" if options.hidden == WIDTH else "narrow", "tt" if options.sides > 1 else "svd"
-    form = dense if options.rank is None else trains
-    if not is_quantized(options):
-        return form
-    return f"{form}-qat" if options.epochs else f"{form}-ptq"
-
-
-def settings(options: argparse.Namespace) -> dict[str, float | str]:
-    """What a run is trained with; what is as it always was is not named."""
-    names = SETTINGS + (() if options.rank is None else TT_SETTINGS)
-    names += QUANTIZED_SETTINGS if is_quantized(options) else ()
-    return {name: getattr(options, name) for name in names if getattr(options, name) != OPTIONAL.get(name)}
-
-
-def run_folder(options: argparse.Namespace, seed: int) -> Path:
-    form = "dense" if options.rank is None else f"tt{options.rank}"
-    form += f"-{options.bits}bit" if is_quantized(options) else ""
-    values = (
-        f"{name}={value if isinstance(value, str) else f'{value:g}'}" for name, value in settings(options).items()
-    )
-    name = "-".join([options.task, form, *values])
-    return options.runs / name / f"seed-{seed}"
-
-
-def build(options: argparse.Namespace, vocabulary: int, intents, slots) -> tuple[ttq.IntentSlotModel, ttq.TTQConfig]:
-    """A new model, its tensor trains still in float32, and its whole plan."""
+def new_model(settings: Training, vocabulary: int, intents: Sequence[str], slots: Sequence[str]) -> ttq.IntentSlotModel:
+    """Dense, of random weights."""
     config = BertConfig(
         vocab_size=vocabulary,
-        hidden_size=options.hidden,
+        hidden_size=settings.hidden,
         num_hidden_layers=LAYERS,
-        num_attention_heads=options.hidden // 64,
-        intermediate_size=4 * options.hidden,
+        num_attention_heads=settings.hidden // 64,
+        intermediate_size=4 * settings.hidden,
         max_position_embeddings=POSITIONS,
         type_vocab_size=1,
-        hidden_dropout_prob=options.dropout,
-        attention_probs_dropout_prob=options.dropout,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
         intents=list(intents),
         slots=list(slots),
     )
-    model = ttq.IntentSlotModel(config)
-    recipes = plan(model, options)
-    return ttq.compress_(model, recipes.without_quantizers(), init="random"), recipes
+    return ttq.IntentSlotModel(config)
 
 
-def plan(model: ttq.IntentSlotModel, options: argparse.Namespace) -> ttq.TTQConfig:
+def plan(model: ttq.IntentSlotModel, settings: Training) -> ttq.TTQConfig:
     """One number of bits for all cores, one rank for the encoder and the words; groups may have their own.
 
     Words get two cores instead of three by default: then fewer of them share a slice. Positions and heads belong to
     the rest unless they are given a rank or bits.
     """
-    if options.rank is None:
-        dense = ttq.TTQConfig(rest=options.rest)
-        return dense if options.bits == 32 else ttq.plan(model, bits=options.bits, rest=options.rest)
-    ranks, dense_bits = groups(options.ranks), groups(options.dense_bits)
-    rules = {}
-    for name, layer in model.named_modules():
-        group = next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), None)
-        if group is None or not isinstance(layer, (nn.Linear, nn.Embedding)):
-            continue
-        if group in dense_bits:
-            rules[f"^{re.escape(name)}$"] = ttq.LSQ(dense_bits[group], per="channel")
+    if settings.rank is None:
+        return dense_plan(model, settings)
+    ranks, bits = numbers(settings.ranks), numbers(settings.dense_bits)
+    choices = {}
+    for group in GROUPS:
+        linear = group not in ("words", "positions")
+        cores = settings.word_cores if not linear else None if settings.sides == 3 else settings.sides
+        if group in bits:
+            choices[group] = Choice(bits=bits[group])
         elif group in ranks or group not in REST:
-            rules[f"^{re.escape(name)}$"] = form(layer, ranks.get(group, options.rank), options)
-    quantize = None if options.bits == 32 else ttq.Binary() if options.bits == 1 else ttq.LSQ(options.bits)
-    activations = None if options.activations == 32 else ttq.DynamicActivation(options.activations)
-    return ttq.plan(model, rules=rules, quantize=quantize, activations=activations, rest=options.rest)
+            choices[group] = Choice(ranks.get(group, settings.rank), settings.bits, cores)
+    activations = None if settings.activations == 32 else ttq.DynamicActivation(settings.activations)
+    return plan_by_groups(model, GROUPS, choices, settings.rest, activations)
 
 
-def groups(entries: str) -> dict[str, int]:
-    """What `parse` made of --ranks or --dense-bits."""
-    pairs = (entry.split("=") for entry in entries.split(",") if entry)
+def built(settings: Training, vocabulary: int, intents: Sequence[str], slots: Sequence[str]) -> ttq.IntentSlotModel:
+    """Of random weights, with all that the plan says."""
+    model = new_model(settings, vocabulary, intents, slots)
+    return ttq.compress_(model, plan(model, settings), init="random")
+
+
+def numbers(entries: str | None) -> dict[str, int]:
+    """Of --ranks or --dense-bits, by group."""
+    pairs = (entry.split("=") for entry in (entries or "").split(",") if entry)
     return {group: int(number) for group, number in pairs}
 
 
-def form(layer: nn.Linear | nn.Embedding, rank: int, options: argparse.Namespace) -> ttq.TT | ttq.TTM:
-    if isinstance(layer, nn.Linear):
-        if options.sides == 3:
-            return ttq.TT(rank)
-        sides = ttq.factorize(layer.in_features, options.sides)[::-1], ttq.factorize(layer.out_features, options.sides)
-        return ttq.TT(rank, *sides)
-    cores = options.word_cores
-    return ttq.TTM(rank, ttq.factorize(layer.num_embeddings, cores), ttq.factorize(layer.embedding_dim, cores)[::-1])
+class Data:
+    """The rows of a task of intents and slots, of which training may take the first `rows` only, and their labels."""
+
+    def __init__(self, task: str, rows: int | None = None):
+        self.splits = ttq.load_task(task)
+        self.rows = {**self.splits, "train": first(self.splits["train"], rows)}
+        self.tokenizer = ttq.word_tokenizer(self.rows["train"]["tokens"])
+        self.labels = [ttq.label_names(self.rows["train"], field) for field in ("intent", "slots")]
+        self.collate = ttq.IntentSlotCollator(self.tokenizer)
+
+    @cached_property
+    def encoded(self) -> dict:
+        return {name: ttq.encode(rows, self.tokenizer, *self.labels, POSITIONS) for name, rows in self.rows.items()}
 
 
-def train(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> dict[str, dict[str, float]]:
-    """Train one seed, or go on where it stopped, and score it: {split: {metric: percent}}, bytes and seconds."""
-    folder = run_folder(options, seed)
-    finished = folder / "finished.json"
-    start = run_folder(float_run(options), seed) / "weights.safetensors"
-    if is_quantized(options) and not start.exists():
-        train(float_run(options), seed, splits, tokenizer, intents, slots)
-    encoded = {name: ttq.encode(rows, tokenizer, intents, slots, POSITIONS) for name, rows in splits.items()}
-    collate = ttq.IntentSlotCollator(tokenizer)
-    set_seed(seed)
-    began = time.perf_counter()  # fitting step sizes is part of it
-    model, recipes = build(options, len(tokenizer), intents, slots)
-    if is_quantized(options):
-        model.load_state_dict(load_file(start))
-        ttq.compress_(model, recipes)
-    elif options.rank is not None and options.start == "dense" and not finished.exists():
-        model = from_dense(options, seed, splits, tokenizer, intents, slots)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        seed=seed,
-        num_train_epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=0.1,
-        weight_decay=0.01,
-        per_device_train_batch_size=options.batch_size,
-        train_sampling_strategy="group_by_length",
-        label_names=["intent_labels", "slot_labels"],
-        save_steps=options.save_steps,
-        save_total_limit=1,
-        logging_steps=100,
-        report_to="none",
-    )
-    trainer = ttq.QATTrainer(model, arguments, data_collator=collate, train_dataset=encoded["train"])
-    trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
-    if finished.exists():
-        report = json.loads(finished.read_text())
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-    else:
-        if options.epochs:  # else the model is only quantized
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        report = {"seconds": time.perf_counter() - began, "steps": trainer.state.global_step}
-    for split in ("validation", "test") if options.test else ("validation",):
-        report[split] = ttq.score_intent_slots(model, splits[split], encoded[split], collate)
-    if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), folder / "weights.safetensors")
-        finished.write_text(json.dumps(report))
-    return report
+class Atis(Study):
+    """Trains a 2-layer transformer on intent and slots, dense or as tensor trains."""
 
+    name, made_with, kind, last = "atis", Training, ttq.IntentSlotModel, "test"
 
-def from_dense(options: argparse.Namespace, seed: int, splits, tokenizer, intents, slots) -> ttq.IntentSlotModel:
-    """The dense model of a seed, trained first where that has not been done, cut into trains by what its layers see."""
-    dense = argparse.Namespace(**{**vars(dense_run(options)), "dropout": options.dropout})
-    weights = run_folder(dense_run(options), seed) / "weights.safetensors"
-    if not weights.exists():
-        train(dense_run(options), seed, splits, tokenizer, intents, slots)
-    model, _ = build(dense, len(tokenizer), intents, slots)
-    model.load_state_dict(load_file(weights))
-    rows = ttq.encode(splits["train"].select(range(CALIBRATION)), tokenizer, intents, slots, POSITIONS)
-    batches = DataLoader(rows, batch_size=64, collate_fn=ttq.IntentSlotCollator(tokenizer))
-    return ttq.compress_(model, plan(model, options).without_quantizers(), calibration=batches)
+    def __init__(self, settings: Training, options):
+        super().__init__(settings, options)
+        self.data = Data(settings.task, settings.rows)
+        self.splits = self.data.splits
+        self.scored = ["validation", "test"] if options.last else ["validation"]
+        self.plan(settings)  # which refuses what no plan can be made of
 
+    def model(self, settings: Training) -> ttq.IntentSlotModel:
+        return new_model(settings, len(self.data.tokenizer), *self.data.labels)
 
-def main() -> None:
-    options = parse()
-    logging.set_verbosity_error()
-    splits = ttq.load_task(options.task)
-    tokenizer = ttq.word_tokenizer(splits["train"]["tokens"])
-    intents, slots = ttq.label_names(splits["train"], "intent"), ttq.label_names(splits["train"], "slots")
-    reports = [train(options, seed, splits, tokenizer, intents, slots) for seed in options.seeds]
-    if options.no_record or int(os.environ.get("RANK", 0)):  # of several processes the first one writes
-        return
-    model, recipes = build(options, len(tokenizer), intents, slots)
-    stored = stored_bytes(ttq.compress_(model, recipes))
-    record_runs(
-        "atis",
-        reports,
-        ["validation", "test"] if options.test else ["validation"],
-        splits,
-        task=options.task,
-        method=method(options),
-        rank=options.rank,
-        bits=options.bits,
-        seeds=options.seeds,
-        settings=settings(options),
-        stored_bytes=stored,
-        dense_bytes=stored_bytes(build(dense_run(options), len(tokenizer), intents, slots)[0]),
-        plan=recipes.to_dict(),
-    )
+    def plan(self, settings: Training) -> ttq.TTQConfig:
+        with torch.device("meta"):
+            return plan(self.model(settings), settings)
+
+    def start(self, settings: Training, seed: int):
+        if settings.quantized:
+            return settings.in_float, seed
+        return (settings.dense, seed) if settings.rank and settings.start == "dense" else None
+
+    def new(self, settings: Training, start):
+        recipes = self.plan(settings)
+        if start is None:
+            return ttq.compress_(self.model(settings), recipes.without_quantizers(), init="random")
+        if settings.quantized:
+            return ttq.compress_(copy.deepcopy(start), recipes)
+        rows = first(self.data.encoded["train"], CALIBRATION)
+        batches = DataLoader(rows, batch_size=64, collate_fn=self.data.collate)
+        model = copied(start, settings.dropout)
+        return ttq.compress_(model, recipes.without_quantizers(), calibration=batches)
+
+    def trainer(self, settings: Training, model, start, arguments: dict):
+        how = TrainingArguments(
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=0.1,
+            per_device_train_batch_size=settings.batch_size,
+            label_names=["intent_labels", "slot_labels"],
+            **arguments,
+        )
+        trainer = ttq.QATTrainer(model, how, data_collator=self.data.collate, train_dataset=self.data.encoded["train"])
+        trainer.model_accepts_loss_kwargs = False  # the loss is a mean already
+        return trainer
+
+    def score(self, model, split: str, start) -> dict[str, float]:
+        return ttq.score_intent_slots(model, self.data.rows[split], self.data.encoded[split], self.data.collate)
+
+    def dense_bytes(self) -> int:
+        with TemporaryDirectory() as folder:
+            return stored_bytes(ttq.compress_(self.model(self.settings.dense), ttq.TTQConfig()), Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    main(Atis)

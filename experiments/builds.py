@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from results import ROOT
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import ttqlib as ttq
 
-ROOT = Path(__file__).resolve().parent.parent
 RANK, BITS, REST = 30, 4, 8
 SENTENCES, TOKENS = 16, 32  # of a batch
 RENAMED: dict[str, tuple[str, ...]] = {}  # present name → what older builds called it
@@ -140,43 +140,34 @@ def process(build: Path, job: str, arguments: dict) -> Iterator[Callable[[str], 
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
     with subprocess.Popen(command, env=environment, **pipes) as child:
 
-        def heard() -> object:
-            answer = child.stdout.readline()
-            if not answer:
+        def ask(what: str):
+            with suppress(BrokenPipeError):  # it has ended: nothing will be heard
+                child.stdin.write(f"{what}\n".encode())
+            if not (answer := child.stdout.readline()):
                 raise RuntimeError(f"the build in {build} could not do {job} with {arguments}: see above")
             return json.loads(answer)
 
-        def ask(what: str) -> dict:
-            with suppress(BrokenPipeError):  # it has ended: nothing will be heard
-                child.stdin.write(f"{what}\n".encode())
-            return heard()
-
-        loaded = Path(heard())
+        loaded = Path(ask("where"))
         if build.resolve() not in loaded.resolve().parents:
             raise RuntimeError(f"that process has loaded {loaded}, which is not in {build}")
         yield ask  # when the pipe to it is closed, it ends
 
 
 def serve(job: str, arguments: dict, threads: int) -> None:
-    """In the other process: where its ttqlib is; then answer each line of the input with one of JSON.
+    """In the other process: answer each line of the input with one of JSON: "where" its ttqlib is, a "run", "facts".
 
     Whatever else is printed goes to stderr.
     """
     answers, sys.stdout = sys.stdout, sys.stderr
-
-    def answer(what: object) -> None:
-        print(json.dumps(what), file=answers, flush=True)
-
     torch.set_num_threads(threads)
-    answer(ttq.__file__)
-    before = peak_bytes()
-    made = JOBS[job](**arguments)
+    before, made = peak_bytes(), JOBS[job](**arguments)
+    ask = {
+        "where": lambda: ttq.__file__,
+        "run": lambda: {"seconds": made.run(), "process_bytes": peak_bytes() - before},
+        "facts": made.facts,
+    }
     for line in sys.stdin:
-        if line.strip() == "run":
-            seconds = made.run()
-            answer({"seconds": seconds, "process_bytes": peak_bytes() - before})
-        else:
-            answer(made.facts())
+        print(json.dumps(ask[line.strip()]()), file=answers, flush=True)
 
 
 def peak_bytes() -> int:

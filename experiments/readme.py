@@ -1,10 +1,8 @@
 """Writes the tables of README.md between its markers, from data/results/: `python experiments/readme.py`."""
 
-from pathlib import Path
+from results import ROOT, load
 
-from results import load
-
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 
 

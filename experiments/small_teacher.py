@@ -1,6 +1,7 @@
-"""Trains the small teacher of the chapters on the embedded reviews; writes data/small_teacher/.
+"""Trains the small teacher of the chapters on the embedded reviews.
 
-    OMP_NUM_THREADS=1 python experiments/small_teacher.py      # about two minutes of CPU time
+    OMP_NUM_THREADS=1 python experiments/small_teacher.py            # about two minutes of CPU time
+    OMP_NUM_THREADS=1 python experiments/small_teacher.py --record   # into data/small_teacher/
 
 A BERT of three layers, 128 wide, from nothing, whose vocabulary is the words of the training sentences. The folder is
 what `from_pretrained` of models and tokenizers reads, with float32 weights, and accuracy.json says what it is worth.
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: sums in one order
 
 import torch
+from results import ROOT, RUNS
 from torch.utils.data import DataLoader
 from transformers import (
     BertConfig,
@@ -29,7 +31,7 @@ from transformers.utils import logging
 
 import ttqlib as ttq
 
-FOLDER = Path(__file__).resolve().parent.parent / "data" / "small_teacher"
+FOLDER = ROOT / "data" / "small_teacher"
 SIZE = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512}
 POSITIONS = 48  # tokens of a sentence at most
 HIDDEN_WORDS = 0.08  # the share of words that are hidden while it trains, so that it has met unknown ones
@@ -57,7 +59,9 @@ def accuracy(model, rows, encoded, tokenizer) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=RUNS / "small_teacher", help="where it is written")
+    tracked = "write it to data/small_teacher, which git tracks"
+    parser.add_argument("--record", dest="folder", action="store_const", const=FOLDER, help=tracked)
     parser.add_argument("--epochs", type=float, default=EPOCHS, help="anything else is for tests")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ HEAVY = ["tensorly", "matplotlib", "ipywidgets", "datasets", "transformers.model
 MAX_LINES = 300
 MAX_FUNCTION = 40  # lines of a function, its docstring among them
 PACKAGE = "ttqlib"
-SHORT = [PACKAGE]  # the folders whose modules and functions stay short
+SHORT = [PACKAGE, "experiments"]  # the folders whose modules and functions stay short
 
 
 # ------------------------------------------------------------------------------------------------ imports and sizes

@@ -1,6 +1,8 @@
 """Result files: each row says where it came from, a file is never half-written, the README shows what is in them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,49 +31,90 @@ FILES = sorted((ROOT / "data" / "results").glob("*.json"))
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(results, "_commit", lambda: "0123456789ab")
-    return tmp_path / "results"
+def path(tmp_path) -> Path:
+    return tmp_path / "results" / "toy.json"
 
 
-def test_a_row_comes_back_with_its_origin(folder):
-    results.record("toy", ROW, seconds=1.26)
-    (row,) = results.load("toy")
+def test_a_row_comes_back_with_its_origin(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/experiments/speed.py", "atis, one thread", "--force"])
+    results.record(path, ROW, seconds=1.26)
+    (row,) = results.read(path)
     assert {key: row[key] for key in ROW} == ROW
     assert set(row) == {*results.MEASURED, *results.ORIGIN}
-    assert row["seconds"] == 1.3 and row["commit"] == "0123456789ab" and "torch" in row["versions"]
+    assert row["seconds"] == 1.3 and "torch" in row["versions"] and row["commit"]
+    assert row["command"] == "python experiments/speed.py 'atis, one thread' --force"  # as it can be typed again
 
 
-def test_the_same_key_is_replaced_and_another_added(folder):
-    results.record("toy", ROW, seconds=1)
-    results.record("toy", {**ROW, "rank": 8}, seconds=1)
-    results.record("toy", {**ROW, "ratio": 11.0}, seconds=1)
-    rows = results.load("toy")
-    assert [(row["rank"], row["ratio"]) for row in rows] == [(4, 11.0), (8, 10.0)]
-    key = {field: ROW[field] for field in results.KEY}
-    assert results.find(rows, **{**key, "rank": 8}) is rows[1]
-    assert results.find(rows, **{**key, "settings": {"epochs": 4}}) is None
+def test_a_row_needs_neither_git_nor_linux(path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delattr(results.os, "sched_getaffinity", raising=False)
+    results.record(path, ROW, seconds=1)
+    (row,) = results.read(path)
+    assert row["commit"] == "no commit" and row["machine"].endswith(" cores")
+
+
+def test_the_same_key_is_replaced_and_any_other_added(path):
+    results.record(path, ROW, seconds=1)
+    others = [{"rank": 8}, {"seeds": [0, 1]}, {"split": "validation"}, {"settings": {"epochs": 3, "rows": 100}}]
+    others += [{"plan": {"layers": {"a": {}}, "rest": 8}}, {"plan": {"layers": {}, "rest": 8}}]
+    for other in others:
+        results.record(path, {**ROW, **other}, seconds=1)
+    same = [
+        {"ratio": 11.0},
+        {"settings": {"epochs": 3, "rows": None}},
+        {"plan": {"layers": {}, "rest": 32, "format": 1}},
+    ]
+    for change in same:
+        results.record(path, {**ROW, "ratio": 11.0, **change}, seconds=1)
+    rows = results.read(path)
+    assert [row["ratio"] for row in rows] == [11.0] + [10.0] * len(others)
+    assert [{name: row[name] for name in other} for row, other in zip(rows[1:], others, strict=True)] == others
+
+
+def test_a_rerun_with_fewer_seeds_leaves_the_row_of_more(path):
+    for seeds in ([0, 1, 2], [0], [0, 1, 2]):
+        results.record(path, {**ROW, "seeds": seeds, "ratio": float(len(seeds))}, seconds=1)
+    assert [(row["seeds"], row["ratio"]) for row in results.read(path)] == [([0, 1, 2], 3.0), ([0], 1.0)]
+
+
+WRITER = """
+import sys
+sys.path.insert(0, "experiments")
+import json, pathlib, results
+path, number = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+for rank in range(5):
+    results.record(path, {**json.loads(sys.argv[3]), "rank": 10 * number + rank}, seconds=1)
+assert not {"torch", "numpy", "transformers"}.intersection(sys.modules)
+"""
+
+
+def test_processes_that_write_at_once_lose_no_row(path):
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, str(number), json.dumps(ROW)], cwd=ROOT) for number in range(12)]
+    assert [writer.wait(120) for writer in writers] == [0] * 12
+    rows = results.read(path)
+    assert sorted(row["rank"] for row in rows) == [10 * number + rank for number in range(12) for rank in range(5)]
+    assert {file.suffix for file in path.parent.iterdir()} <= {".json", ".lock"}  # no draft is left
 
 
 @pytest.mark.parametrize("broken", [{k: v for k, v in ROW.items() if k != "plan"}, {**ROW, "note": "hand-made"}])
-def test_a_row_with_missing_or_unknown_fields_is_refused(folder, broken):
+def test_a_row_with_missing_or_unknown_fields_is_refused(path, broken):
     with pytest.raises(ValueError, match="exactly the fields"):
-        results.record("toy", broken, seconds=1)
-    assert not folder.exists()
+        results.record(path, broken, seconds=1)
+    assert not path.parent.exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(folder, monkeypatch):
-    results.record("toy", ROW, seconds=1)
-    before = (folder / "toy.json").read_bytes()
+def test_a_write_that_fails_leaves_the_old_file_whole(path, monkeypatch):
+    results.record(path, ROW, seconds=1)
+    before = path.read_bytes()
 
     def fail(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        results.record("toy", {**ROW, "ratio": 1.0}, seconds=1)
-    assert (folder / "toy.json").read_bytes() == before
+        results.record(path, {**ROW, "ratio": 1.0}, seconds=1)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -86,8 +129,7 @@ def test_committed_rows_are_complete_and_name_no_machine_path(path):
         assert row["seeds"] and row["seeds"] == sorted(set(row["seeds"]))
         assert all(set(value) == {"mean", "sd"} for value in row["metrics"].values())
         assert row["ratio"] == round(row["dense_bytes"] / row["stored_bytes"], 2)
-    keys = [json.dumps([row[field] for field in results.KEY]) for row in rows]
-    assert len(set(keys)) == len(keys)
+    assert len({results.key(row) for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

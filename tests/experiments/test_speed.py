@@ -11,6 +11,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import builds
+import contenders
 import deployed
 import floor
 import pytest
@@ -170,12 +171,12 @@ def test_memory_that_cannot_be_kept_is_an_error(in_threads, monkeypatch):
 def small(tmp_path, monkeypatch):
     """Two tasks of no size, and a folder of results of their own."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(results, "_commit", lambda: "0123456789ab")
+    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(floor, "SIZE", 64)
     monkeypatch.setattr(floor, "COPIED", 2**16)
     tasks = {
-        "linear 8→8": (speed.LAYERS, speed.linear_layers, (8, 8), 2),
-        "embedding 50×768": (speed.LAYERS, speed.embedding_layers, 50, 2),
+        "linear 8→8": (speed.LAYERS, contenders.linear_layers, (8, 8), 2),
+        "embedding 50×96": (speed.LAYERS, contenders.embedding_layers, (50, 96), 2),
     }
     monkeypatch.setattr(speed, "TASKS", tasks)
 
@@ -190,13 +191,14 @@ def test_every_task_can_be_asked_for_by_itself(capsys):
     assert not any("compress_" in task for task in speed.parse(["--device", "cuda"]).tasks)  # they run on the CPU
     speed.main(["--list", "bert-large 8×128"])
     assert capsys.readouterr().out == "bert-large 8×128\n"
-    with pytest.raises(SystemExit):
-        speed.parse(["gpt"])
-    assert "no task contains 'gpt'" in capsys.readouterr().err
+    for wrong, said in {"gpt": "no task contains 'gpt'", "--rounds=0": "--rounds must be at least 1"}.items():
+        with pytest.raises(SystemExit):
+            speed.parse([wrong])
+        assert said in capsys.readouterr().err
 
 
 def test_rows_are_complete_and_are_measured_once(small, capsys):
-    speed.main(["linear"])
+    speed.main(["linear", "--record"])
     rows = {row["method"]: row for row in results.load("speed")}
     assert list(rows) == speed.methods(speed.LAYERS, "cpu")
     assert [rows["dense"]["rank"], rows["tt"]["rank"]] == [None, 30]
@@ -205,37 +207,35 @@ def test_rows_are_complete_and_are_measured_once(small, capsys):
         assert row["metrics"]["milliseconds"]["mean"] > 0 and row["metrics"]["flops"]["sd"] == 0
     assert rows["dense"]["metrics"]["speedup"] == {"mean": 1, "sd": 0} and rows["dense"]["ratio"] == 1
     before = (results.RESULTS / "speed.json").read_bytes()
-    speed.main(["linear"])
+    speed.main(["linear", "--record"])
     assert "linear 8→8: there already" in capsys.readouterr().out
     assert (results.RESULTS / "speed.json").read_bytes() == before
-    speed.main(["linear", "--force"])
+    speed.main(["linear", "--force", "--record"])
     assert len(results.load("speed")) == len(rows) and (results.RESULTS / "speed.json").read_bytes() != before
 
 
 def test_a_task_is_measured_again_where_a_row_is_missing(small, monkeypatch, capsys):
     monkeypatch.setattr(speed, "find_spec", lambda name: None)
+    path = results.RUNS / "speed" / "results.json"
     speed.main(["embedding"])
     assert "tensorly-torch is left out" in capsys.readouterr().out
-    path, rows = results.RESULTS / "speed.json", results.load("speed")
-    assert [row["method"] for row in rows] == ["dense", "tt"]
+    rows = results.read(path)
+    assert [row["method"] for row in rows] == ["dense", "tt"] and not results.RESULTS.exists()
     path.write_text(json.dumps({"rows": rows[:1]}))
-    speed.main(["embedding"])
-    assert [row["method"] for row in results.load("speed")] == ["dense", "tt"]
-
-
-def test_nothing_is_recorded_where_nothing_should_be(small, capsys):
-    speed.main(["embedding", "--no-record", "--rounds", "1"])
-    assert not results.RESULTS.exists() and "tt" in capsys.readouterr().out
+    speed.main(["embedding", "--rounds", "1"])
+    assert [row["method"] for row in results.read(path)] == ["dense", "tt"]
+    assert "embedding 50×96: 1 of 1" in capsys.readouterr().out
 
 
 def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
-    monkeypatch.setitem(speed.SHAPES, "tiny", {**TINY, "hidden_size": 192, "intermediate_size": 768})
+    monkeypatch.setitem(deployed.SHAPES, "tiny", {**TINY, "hidden_size": 192, "intermediate_size": 768})
     monkeypatch.setattr(speed, "SEEDS", (0, 1))
-    monkeypatch.setattr(speed, "FORMS", {name: speed.FORMS[name] for name in ("dense", "tt", "fused", "fused-int8")})
-    monkeypatch.setattr(speed, "process_bytes", lambda path, ids: path.stat().st_size)
-    rows = speed.measure(speed.forward_pass, ("tiny", (1, 8)), "cpu", rounds=1)
-    speed.forms.cache_clear()
-    assert {name: (row["rank"], row["bits"]) for name, row in rows.items()} == speed.FORMS
+    forms = {name: deployed.FORMS[name] for name in ("dense", "tt", "fused", "fused-int8")}
+    monkeypatch.setattr(contenders, "FORMS", forms)
+    monkeypatch.setattr(contenders, "process_bytes", lambda path, ids: path.stat().st_size)
+    rows = speed.measure(contenders.forward_pass, ("tiny", (1, 8)), list(forms), "cpu", rounds=1)
+    contenders.forms.cache_clear()
+    assert {name: (row["rank"], row["bits"]) for name, row in rows.items()} == forms
     metrics = {name: row["metrics"] for name, row in rows.items()}
     assert (
         "flops" not in metrics["fused-int8"] and metrics["fused"]["flops"]["mean"] < metrics["dense"]["flops"]["mean"]
@@ -247,15 +247,22 @@ def test_a_model_is_measured_in_all_its_forms(small, monkeypatch):
 
 def test_a_model_is_measured_in_processes_of_its_own(small, in_threads, monkeypatch):
     monkeypatch.setattr(ttq, "keep_freed_memory", lambda: True)
-    monkeypatch.setitem(speed.SHAPES, "tiny", TINY)
+    monkeypatch.setitem(deployed.SHAPES, "tiny", TINY)
     monkeypatch.setattr(speed, "SEEDS", (0,))
-    monkeypatch.setattr(speed, "OWN", ("dense", "fused", "fused, kept"))
-    monkeypatch.setattr(speed, "FORMS", {name: speed.FORMS[name] for name in ("dense", "fused")})
-    rows = speed.measure(speed.own_processes, ("tiny", (1, 8)), "cpu", rounds=1)
-    speed.forms.cache_clear()
-    assert list(rows) == list(speed.OWN) and "floor" not in rows["fused"]["metrics"]
+    monkeypatch.setattr(contenders, "FORMS", {name: deployed.FORMS[name] for name in ("dense", "fused")})
+    names = ["dense", "fused", "fused, kept"]
+    rows = speed.measure(contenders.own_processes, ("tiny", (1, 8)), names, "cpu", rounds=1)
+    contenders.forms.cache_clear()
+    assert list(rows) == names and "floor" not in rows["fused"]["metrics"]
     assert rows["fused, kept"]["stored_bytes"] == rows["fused"]["stored_bytes"] < rows["dense"]["stored_bytes"]
     assert min(row["metrics"]["milliseconds"]["mean"] for row in rows.values()) > 0
+
+
+def test_a_training_step_is_that_of_atis_py():
+    step = contenders.training_step("flights", ["dense", "tt-qat"], "cpu")
+    assert (step["dense"].rank, step["tt-qat"].rank, step["tt-qat"].bits) == (None, 12, 4)
+    assert step["dense"].stored_bytes > 20 * step["tt-qat"].stored_bytes
+    step["tt-qat"].run()
 
 
 # ------------------------------------------------------------------------------------------------------------ builds
@@ -293,9 +300,9 @@ STUB = """
 import json, sys
 sys.path.insert(0, "{root}")
 import ttqlib
-print(json.dumps(ttqlib.__file__), flush=True)
 for line in sys.stdin:
-    print(json.dumps([sys.argv[1:3], line.strip()]), flush=True)
+    where = line == "where\\n"
+    print(json.dumps(ttqlib.__file__ if where else [sys.argv[1:3], line.strip()]), flush=True)
     if line == "end\\n":
         break
 """
@@ -329,7 +336,7 @@ def test_a_process_serves_a_job(monkeypatch, capsys):
             return {"stored_bytes": self.size}
 
     monkeypatch.setitem(builds.JOBS, "Job", Job)
-    monkeypatch.setattr(sys, "stdin", iter(["run\n", "facts\n"]))
+    monkeypatch.setattr(sys, "stdin", iter(["where\n", "run\n", "facts\n"]))
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which `serve` turns away
     builds.serve("Job", {"size": 3}, torch.get_num_threads())
     where, ran, facts = map(json.loads, capsys.readouterr().out.splitlines())
@@ -369,7 +376,7 @@ def test_two_builds_are_compared_in_turns(small, monkeypatch, capsys):
     monkeypatch.setattr(builds, "process", lambda build, *_: fakes[build])
     monkeypatch.setitem(speed.TASKS, "compress_", (speed.BUILDS, "Compression", {}, 2))
     speed.main(["compress_", "--against", "abc1234"])
-    rows = {row["method"]: row for row in results.load("speed")}
+    rows = {row["method"]: row for row in results.read(results.RUNS / "speed" / "results.json")}
     assert list(rows) == ["abc1234", "present"] == speed.methods(speed.BUILDS, "cpu", "abc1234")
     metrics = {name: row["metrics"] for name, row in rows.items()}
     assert [metrics[name]["milliseconds"] for name in rows] == [{"mean": 3000, "sd": 0}, {"mean": 500, "sd": 0}]
@@ -400,4 +407,5 @@ def test_turns_without_a_rest_have_rows_of_their_own(small, monkeypatch):
     speed.main(["linear", "--rounds", "1"])
     speed.main(["linear", "--rounds", "1", "--no-rest"])
     assert {rest for rest in rests if rest is not None} == {0.02, 0.0}
-    assert [row["settings"] for row in results.load("speed") if row["method"] == "tt"] == [None, {"rest": "none"}]
+    rows = results.read(results.RUNS / "speed" / "results.json")
+    assert [row["settings"] for row in rows if row["method"] == "tt"] == [None, {"rest": "none"}]

@@ -125,6 +125,7 @@ def test_the_parts_of_a_folder_follow_their_choices():
 
 def test_atis_py_makes_the_same_plans():
     import atis
+    from runs import parse
 
     for told, chosen in {
         "--rank 4": uniform(4),
@@ -132,10 +133,10 @@ def test_atis_py_makes_the_same_plans():
         "--rank 6 --bits 1 --rest 16": uniform(6, 1, rest=16),
         "--rank 6 --sides 2 --ranks words=9": GroupPlan(Choice(9, cores=2), *PAIRED),
     }.items():
-        model, recipes = atis.build(atis.parse([*told.split(), "--hidden", "64"]), 90, ["a"], ["b"])
+        settings, _ = parse(atis.Atis, [*told.split(), "--hidden", "64"])
         with torch.device("meta"):
-            bare = ttq.IntentSlotModel(model.config)
-        assert chosen.config(bare) == recipes
+            bare = atis.new_model(settings, 90, ["a"], ["b"])
+        assert chosen.config(bare) == atis.plan(bare, settings)
 
 
 # -------------------------------------------------------------------------------------------------------------- rows

@@ -27,7 +27,7 @@ def test_the_packaged_model_is_minilm_ready_to_use():
     assert config.vocab_size == 30522
     assert ttq.count_parameters(model) == pytest.approx(22.7e6, abs=0.05e6)
     assert not model.training
-    stored = load_file(models._minilm_folder() / "model.safetensors")
+    stored = load_file(models.minilm_folder() / "model.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, stored[name])
     assert WHEEL not in sys.modules  # its code has not run

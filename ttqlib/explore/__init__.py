@@ -3,11 +3,12 @@
 What a control changes is computed by a plain function, usable and tested without any widget. One file a subject.
 """
 
+from ..plans.groups import GROUPS, Choice, plan_by_groups
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
 from .explorer import Explorer
-from .groups import GROUPS, Choice, GroupPlan, plan_by_groups
+from .groups import GroupPlan
 from .hidden_states import (
     DamagePoint,
     StudentPoint,

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..plans.configs import REST
+from ..plans.groups import GROUPS, Choice
 from .explorer import Explorer
-from .groups import GROUPS, Choice, GroupPlan
+from .groups import GroupPlan
 from .measured import METRICS, MeasuredPlans, means
 
 RATIO = "times smaller than dense float32"

@@ -14,11 +14,12 @@ from transformers import BertConfig, PreTrainedModel
 from ..measures.report import report
 from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
+from ..plans.groups import GROUPS, group_of
 from ..storage.checkpoint import description
 from ..storage.registration import PlanConfig
 from ..storage.stored import VERSION
 from ..surgery.compress import compress_
-from .groups import GROUPS, GroupPlan, group_of
+from .groups import GroupPlan
 
 METRICS = {"intent_accuracy": "intent accuracy", "slot_f1": "slot F1"}
 TOKENS = 128  # of the sentence whose FLOPs are counted

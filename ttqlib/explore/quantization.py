@@ -160,7 +160,7 @@ def rank_bit_points(
     matrix, points = layer.weight.detach().T, {}
     for rank, cores in trains.items():
         for width in bits:
-            recipe = recipe_for(width, dense=False)
+            recipe = recipe_for(width, "tensor")
             rounded = tt_to_tensor([recipe.build(core)(core).detach() for core in cores]).reshape(matrix.shape)
             stored = packed_bytes([(core.numel(), width) for core in cores]) + 4 * len(cores)
             points[rank, width] = RoundedPoint(stored, relative_error(matrix, rounded))
@@ -171,7 +171,7 @@ def dense_points(layer: nn.Linear, bits: Sequence[int]) -> dict[int, RoundedPoin
     """For each number of bits: the dense weight rounded, with a scale for each output as `ttq.plan` gives it."""
     weight, points = layer.weight.detach(), {}
     for width in bits:
-        rounded = recipe_for(width, dense=True).build(weight)(weight)
+        rounded = recipe_for(width, "channel").build(weight)(weight)
         stored = packed_bytes([(weight.numel(), width)]) + 4 * len(weight)
         points[width] = RoundedPoint(stored, relative_error(weight, rounded))
     return points

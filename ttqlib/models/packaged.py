@@ -27,7 +27,7 @@ def pretrained_minilm() -> BertModel:
         FileNotFoundError: it cannot be had; the message says what to type.
         ValueError: its weights are not the ones expected.
     """
-    folder = _minilm_folder()
+    folder = minilm_folder()
     weights = load_file(folder / "model.safetensors")
     del weights["embeddings.position_ids"]  # a constant buffer that transformers no longer saves
     model = BertModel(BertConfig.from_pretrained(folder))
@@ -41,7 +41,7 @@ def minilm_tokenizer() -> BertTokenizerFast:
     Raises:
         FileNotFoundError, ValueError: as `pretrained_minilm`.
     """
-    return BertTokenizerFast(tokenizer_file=str(_minilm_folder() / "tokenizer.json"), model_max_length=512)
+    return BertTokenizerFast(tokenizer_file=str(minilm_folder() / "tokenizer.json"), model_max_length=512)
 
 
 def packaged_minilm() -> Path | None:
@@ -54,7 +54,7 @@ def packaged_minilm() -> Path | None:
     return _checked(Path(package.submodule_search_locations[0]) / "model") if package else None
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
     return packaged_minilm() or _checked(_minilm_from_hub())
 
 

@@ -49,7 +49,7 @@ def plan(
     if rules is not None:
         chosen = _by_rules(found, rules)
     else:
-        chosen = _uniform(model, found, partners, rank, experts=quantize or _quantizer(bits, dense=True))
+        chosen = _uniform(model, found, partners, rank, experts=quantize or recipe_for(bits, "channel"))
     plans = {name: _filled(choice, default, found[name]) for name, choice in chosen.items() if choice is not None}
     left = (name for name in found if name not in chosen and partners[name].isdisjoint(plans))
     return TTQConfig(plans, rest, tuple(left))
@@ -65,7 +65,7 @@ def _default(rank: int | None, bits: int, rules: Mapping[str, object] | None, gi
         raise ValueError("give either rank and bits, or rules; a rule says ttq.TT(rank=…), quantize=ttq.LSQ(bits=…)")
     if given.quantize is not None and bits != 32:
         raise ValueError(f"give either bits or quantize, got bits={bits!r} and quantize={given.quantize!r}")
-    default = replace(given, quantize=given.quantize or _quantizer(bits, dense=rank is None))
+    default = replace(given, quantize=given.quantize or recipe_for(bits, "tensor" if rank else "channel"))
     if rules is None and rank is None and default == LayerPlan():
         raise ValueError("give a rank, bits below 32, or rules: this plan would change nothing")
     return default
@@ -146,21 +146,19 @@ def _filled(choice: LayerPlan, default: LayerPlan, module: nn.Module) -> LayerPl
     return LayerPlan(choice.format, choice.quantize or default.quantize, activations)
 
 
-def recipe_for(bits: int, dense: bool) -> WeightRecipe:
-    """The quantizer of 1 … 8 bits: per tensor for cores, which are small, per channel for dense weights.
+def recipe_for(bits: int, per: str) -> WeightRecipe | None:
+    """The quantizer of a bit width, with a scale per "tensor", as for cores, which are small, or per "channel".
+
+    None for 32 bits, which are float.
 
     Raises:
-        ValueError: another number of bits.
+        ValueError: another number of bits than 1 … 8 or 32.
     """
-    per = "channel" if dense else "tensor"
-    return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
-
-
-def _quantizer(bits: int, dense: bool) -> WeightRecipe | None:
-    """That of a plan, where 32 bits stand for none."""
-    if isinstance(bits, bool) or bits not in (*range(1, 9), 32):  # NumPy's numbers are in there too
+    if bits == 32 and not isinstance(bits, bool):
+        return None
+    if isinstance(bits, bool) or bits not in range(1, 9):  # a NumPy number is in a range too
         raise ValueError(f"bits must be one of 1 … 8 or 32, got {bits!r}")
-    return None if bits == 32 else recipe_for(bits, dense)
+    return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
 
 
 def _shrinks(module: nn.Module, form: TT | TTM) -> bool:
