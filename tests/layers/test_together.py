@@ -95,7 +95,7 @@ def test_layers_do_their_own_work_where_it_cannot_be_shared():
             assert all(layer.given is None for layer in state.alike)
     with torch.no_grad(), merged_together(model.train()):
         assert all(layer.given is None for layer in model.alike)
-    model.is_gradient_checkpointing = True
+    model.alike[2].gradient_checkpointing = True
     with merged_together(model):
         assert all(layer.given is None for layer in model.alike)
 

@@ -38,8 +38,8 @@ def merged_together(model: nn.Module) -> Iterator[None]:
 
 
 def _trains(model: nn.Module) -> bool:
-    alone = getattr(model, "is_gradient_checkpointing", False) or torch.compiler.is_compiling()
-    return model.training and torch.is_grad_enabled() and not alone
+    recomputes = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    return model.training and torch.is_grad_enabled() and not recomputes and not torch.compiler.is_compiling()
 
 
 def _alike(model: nn.Module) -> Iterator[list[TTLinear]]:
