@@ -36,6 +36,15 @@ def page():
         yield page
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """What to set JUPYTER_PATH to for kernels that start at once (tests/warm.py)."""
+    from tests.warm import kernels
+
+    with kernels() as path:
+        yield path
+
+
 def pytest_terminal_summary(terminalreporter):
     """How long redraws take, which browser tests have measured, and how many steps of families of models work."""
     steps = Counter()

@@ -45,12 +45,12 @@ def sliced(paths, folder) -> None:
 
 
 @pytest.fixture(scope="module")
-def chapters(page, tmp_path_factory):
+def chapters(page, warm, tmp_path_factory):
     place = tmp_path_factory.mktemp("chapters")
     (place / "notebooks").mkdir()
     (place / "data").symlink_to(ROOT / "data")
     sliced(CHAPTERS, place / "notebooks")
-    with browser.lab(place / "notebooks") as served:
+    with browser.lab(place / "notebooks", JUPYTER_PATH=warm) as served:
         yield served
 
 
