@@ -37,7 +37,7 @@ def kernels() -> Iterator[str]:
 
 
 def serve(address: str) -> None:
-    """Import what chapters use, then fork a kernel for each that asks, until stdin is closed. No thread computes here."""
+    """Import what chapters use, then fork a kernel for each that asks, until stdin is closed. Nothing computes here."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as ipykernel sets it before an import
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read when ipykernel is imported: kernels end when this one has
     import datasets  # noqa: F401
