@@ -55,7 +55,7 @@ lint: $(READY)-test
 	$(PY) -m ruff format --check .
 
 unit: $(READY)-test
-	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -n 2 --dist loadscope
+	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -p tests.kernels -n 2 --dist loadscope
 
 # Chapters read embedded data only, so that their outputs are the same everywhere: TTQ_DATA is taken away.
 chapters: $(READY)-test

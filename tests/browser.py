@@ -20,9 +20,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from playwright.sync_api import Locator, Page, sync_playwright
@@ -97,8 +98,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def lab(notebooks: Path) -> Iterator[Lab]:
-    """JupyterLab over a copy of the folder, with settings of its own and nothing of the user's."""
+def lab(notebooks: Path, **variables: str) -> Iterator[Lab]:
+    """JupyterLab over a copy of the folder, with settings of its own and nothing of the user's.
+
+    `variables` are set in its environment.
+    """
     with tempfile.TemporaryDirectory(prefix="ttq-lab-", ignore_cleanup_errors=True) as temporary:
         place = Path(temporary)
         copy = shutil.copytree(notebooks, place / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
@@ -113,7 +117,7 @@ def lab(notebooks: Path) -> Iterator[Lab]:
         command += [f"--ServerApp.port={served.address.rsplit(':')[-1]}", "--ServerApp.port_retries=0"]
         command += [f"--IdentityProvider.token={served.token}", f"--ServerApp.root_dir={copy}"]
         command += ["--LabApp.expose_app_in_browser=True"]
-        with running(command, copy, place, f"{served.address}/api/status?token={served.token}"):
+        with running(command, copy, place, f"{served.address}/api/status?token={served.token}", variables):
             yield served
 
 
@@ -128,10 +132,12 @@ def voila(notebook: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(command: list[str], folder: Path, place: Path, answers: str) -> Iterator[None]:
+def running(
+    command: list[str], folder: Path, place: Path, answers: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
     """A server with nothing of the user's settings, from when it answers at that address until it is left."""
     environment = {**os.environ, "IPYTHONDIR": str(place / "ipython")}
-    environment |= {name: str(place / name.lower()) for name in PRIVATE}
+    environment |= {name: str(place / name.lower()) for name in PRIVATE} | dict(variables)
     log = place / "log.txt"
     with log.open("w") as file:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
@@ -304,10 +310,11 @@ def notebook_problems(page: Page, served: Lab, name: str, seconds: float = 20) -
 
 def _difference(controls: list[Control], readout: Locator, ask, seconds: float) -> str | None:
     """Waits until the page and the plain function agree; what they say where they do not."""
-    end = time.monotonic() + seconds
+    end, values = time.monotonic() + seconds, None
     while True:
         shown, text = [control.shown() for control in controls], readout.inner_text()
-        values, expected = ask(shown)
+        if shown != values:  # else the plain function, which draws, has told already what belongs to these
+            values, expected = ask(shown)
         if shown == values and _plain(text) == _plain(expected):
             return None
         if time.monotonic() > end:

@@ -10,13 +10,14 @@ one_thread_per_worker()
 
 import matplotlib  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # Not through MPLBACKEND: kernels would inherit it and draw nothing inline.
 matplotlib.use("Agg")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
     torch.set_num_threads(1)
 
 # No deadline: the first call of a test may load a library. Under CI the examples are the same on every run.
@@ -34,6 +35,15 @@ def page():
         (pytest.fail if os.environ.get("TTQ_REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
     with browser.window() as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """What to set JUPYTER_PATH to for kernels that start at once (tests/warm.py)."""
+    from tests.warm import kernels
+
+    with kernels() as path:
+        yield path
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,4 +1,4 @@
-"""Pytest plugin for runs with --nbval (`-p tests.kernels`): threads, and the time that a chapter may take.
+"""Pytest plugin (`-p tests.kernels`, which loads it before nbval): threads, and the time that a chapter may take.
 
 The budget is counted in seconds of CPU time of the notebook's kernel, because on a busy machine the clock on the wall
 says more about the neighbours than about the chapter. A chapter that waits instead of computing is caught by a loose
@@ -8,11 +8,14 @@ speed; processors that are met in practice differ by a factor of three, and a sl
 """
 
 import os
+import sys
 import time
 from functools import cache
 
 import psutil
 import pytest
+
+sys.modules["rfc3987_syntax"] = None  # with which jsonschema, and so nbformat, would spend two seconds on a grammar
 
 SECONDS = 90
 WALL = 3  # times the budget

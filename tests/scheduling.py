@@ -13,7 +13,8 @@ APART = {  # modules whose tests may be shared out: test → what stays together
     "test_browser.py": lambda test: test,
     "test_families.py": lambda test: test.rpartition("-")[0],  # the steps of a family use one model
 }
-LONGEST = ("test_browser.py", "test_app.py", "test_families.py")  # these begin, so that no worker waits for one of them
+LONGEST = ("test_browser.py", "test_app.py")  # these begin, so that no worker waits for one of them
+SHORTEST = ("test_families.py",)  # many short units, which end: the worker that is done first takes more of them
 
 
 def unit(nodeid: str) -> str:
@@ -35,4 +36,4 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: (item.path.name in SHORTEST) - (item.path.name in LONGEST))

@@ -1,11 +1,21 @@
 """The cells of a chapter that its explorer or its exercises need, so that nothing has to wait for the others."""
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from nbformat import NotebookNode
 
 EXPLORER = "explorer"  # what every chapter calls its explorer
+SHORTER = {  # chapter → what its slice does less of: an explorer is tested by it, not the numbers that it shows
+    "06_tt_bert": {'tokenized("validation", 48': 'tokenized("validation", 6'},
+    "08_layerwise_distillation": {
+        "STEPS = 160": "STEPS = 16",
+        "range(32 * STEPS)": "range(1000)",
+        "[10, 10, 20, 80, 40]": "[1, 1, 2, 8, 4]",
+        "step=40": "step=4",
+        "batch_size=80": "batch_size=20",
+    },
+}
 ONLY_TELL = {"print", "display"}  # calls that change nothing
 
 
@@ -20,6 +30,20 @@ def explorer_slice(notebook: NotebookNode) -> NotebookNode:
         raise ValueError(f"no cell makes {EXPLORER!r}")
     kept = needed_by(notebook, makers[:1], {EXPLORER})
     return NotebookNode({**notebook, "cells": [notebook.cells[place] for place in kept]})
+
+
+def shortened(notebook: NotebookNode, changes: Mapping[str, str]) -> NotebookNode:
+    """The same notebook, each of these words in its code replaced.
+
+    Raises:
+        ValueError: words that are not there exactly once, for what stands there now may take long.
+    """
+    for old, new in changes.items():
+        places = [cell for cell in notebook.cells for _ in range(cell.source.count(old))]
+        if len(places) != 1:
+            raise ValueError(f"{old!r} must stand in the slice once, it is there {len(places)} times")
+        places[0].source = places[0].source.replace(old, new)
+    return notebook
 
 
 def needed_by(notebook: NotebookNode, wanted: Collection[int], names: Collection[str] = ()) -> list[int]:

@@ -93,14 +93,14 @@ def test_the_app_answers_under_voila(page):
 
 
 @pytest.fixture(scope="module")
-def fixtures(page, tmp_path_factory):
+def fixtures(page, warm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("widgets") / "notebooks"
     folder.mkdir()
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     for name, (sources, _) in FIXTURES.items():
         ready = [new_code_cell(source.strip()) for source in sources]
         write(new_notebook(cells=ready, metadata={"kernelspec": kernelspec}), folder / f"{name}.ipynb")
-    with browser.lab(folder) as served:
+    with browser.lab(folder, JUPYTER_PATH=warm) as served:
         yield served
 
 

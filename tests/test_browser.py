@@ -1,7 +1,8 @@
 """The explorers of every chapter, moved by keyboard in a real JupyterLab.
 
-Only the cells run that an explorer needs (tests/slices.py): the chapters as a whole are nbval's. Skipped where there is
-no Chromium, unless TTQ_REQUIRE_BROWSER=1. Pages of other kinds, and broken explorers: tests/test_app.py.
+Only the cells run that an explorer needs, some with less to do (tests/slices.py): the chapters as a whole are nbval's.
+Skipped where there is no Chromium, unless TTQ_REQUIRE_BROWSER=1. Pages of other kinds, and broken explorers:
+tests/test_app.py.
 """
 
 import json
@@ -14,7 +15,7 @@ from tests import browser, plan_export
 from tests.chapters import CHAPTERS, ROOT, name_of
 from tests.kernels import slowness
 from tests.sample import write
-from tests.slices import explorer_slice
+from tests.slices import SHORTER, explorer_slice, shortened
 
 REDRAW = 0.3  # seconds of CPU time that 95 of 100 redraws stay below
 TIME = """
@@ -39,16 +40,17 @@ def seconds_of_redraws():
 
 def sliced(paths, folder) -> None:
     for path in paths:
-        write(explorer_slice(nbformat.read(path, as_version=4)), folder / path.name)
+        slice_ = explorer_slice(nbformat.read(path, as_version=4))
+        write(shortened(slice_, SHORTER.get(path.stem, {})), folder / path.name)
 
 
 @pytest.fixture(scope="module")
-def chapters(page, tmp_path_factory):
+def chapters(page, warm, tmp_path_factory):
     place = tmp_path_factory.mktemp("chapters")
     (place / "notebooks").mkdir()
     (place / "data").symlink_to(ROOT / "data")
     sliced(CHAPTERS, place / "notebooks")
-    with browser.lab(place / "notebooks") as served:
+    with browser.lab(place / "notebooks", JUPYTER_PATH=warm) as served:
         yield served
 
 
@@ -108,3 +110,14 @@ def test_what_a_cell_makes_and_changes_itself_needs_no_older_cell():
 def test_a_chapter_without_an_explorer_has_no_slice():
     with pytest.raises(ValueError, match="no cell makes 'explorer'"):
         slice_of("a = 1", "print(explorer)")
+
+
+@pytest.mark.parametrize("sources", [["a = 1"], ["a = 160", "b = 160"], ["a = 160 + 160"]], ids=" | ".join)
+def test_what_makes_a_slice_shorter_must_stand_there_once(sources):
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    with pytest.raises(ValueError, match="'160' must stand in the slice once"):
+        shortened(notebook, {"160": "16"})
+
+
+def test_a_slice_is_made_shorter():
+    assert shortened(new_notebook(cells=[new_code_cell("a = 160")]), {"160": "16"}).cells[0].source == "a = 16"

@@ -34,6 +34,11 @@ def problems(path: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def warm_kernels(warm, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", warm)
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=name_of)
 def test_solutions_pass_their_checks(path):
     assert problems(path) == []
