@@ -13,8 +13,9 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,7 @@ import ttqlib as ttq
 
 RANK, BITS, REST = 30, 4, 8
 SENTENCES, TOKENS = 16, 32  # of a batch
+QUANTIZED = {bits: ttq.LSQ(bits) for bits in range(2, 9)}
 RENAMED: dict[str, tuple[str, ...]] = {}  # present name → what older builds called it
 
 
@@ -107,7 +109,60 @@ class TrainingStep:
         return {"stored_bytes": self.report.stored_bytes, "dense_bytes": self.report.dense_bytes}
 
 
-JOBS = {job.__name__: job for job in (Compression, TrainingStep)}
+class AtisStep:
+    """Forward, backward and AdamW on the model of experiments/atis.py, with the means that each build has for it.
+
+    Batches of like lengths of the real sentences, in the same order in both builds; two cores a side.
+    """
+
+    def __init__(self, task: str, rank: int, bits: int, batch: int = 32, batches: int = 40):
+        api = Api()
+        torch.manual_seed(0)
+        train = api.load_task(task)["train"]
+        tokenizer = api.word_tokenizer(train["tokens"])
+        intents, slots = api.label_names(train, "intent"), api.label_names(train, "slots")
+        rows = api.encode(train, tokenizer, intents, slots, 64)
+        by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["input_ids"]))
+        starts = range(0, len(rows) - batch, len(rows) // batches)
+        collate = api.IntentSlotCollator(tokenizer)
+        self.batches = cycle([collate([rows[n] for n in by_length[start : start + batch]]) for start in starts])
+        config = BertConfig(vocab_size=len(tokenizer), num_hidden_layers=2, max_position_embeddings=64)
+        config.intents, config.slots = list(intents), list(slots)
+        self.model = api.IntentSlotModel(config)
+        plan = api.plan(self.model, rules=self._rules(api, len(tokenizer), rank), quantize=QUANTIZED.get(bits))
+        api.compress_(self.model, plan, init="random")
+        self.report = api.report(self.model).total
+        getattr(ttq, "quick_dropout_", nn.Module.train)(self.model)
+        self.forward = getattr(ttq, "merged_together", lambda model: nullcontext())
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)  # as Trainer does
+        self.model.train()
+
+    @staticmethod
+    def _rules(api: Api, words: int, rank: int) -> dict:
+        wide, narrow = api.factorize(3072, 2), api.factorize(768, 2)
+        return {
+            "word_embeddings": api.TTM(rank, api.factorize(words, 2), narrow[::-1]),
+            "intermediate.dense": api.TT(rank, narrow[::-1], wide),
+            r"\d.output.dense": api.TT(rank, wide[::-1], narrow),
+            "encoder": api.TT(rank, narrow[::-1], narrow),
+        }
+
+    def run(self) -> float:
+        """Seconds of eight steps, over which lengths of batches even out."""
+        start = time.perf_counter()
+        for _ in range(8):
+            self.optimizer.zero_grad()
+            with self.forward(self.model):
+                loss = self.model(**next(self.batches)).loss
+            loss.backward()
+            self.optimizer.step()
+        return time.perf_counter() - start
+
+    def facts(self) -> dict:
+        return {"stored_bytes": self.report.stored_bytes, "dense_bytes": self.report.dense_bytes}
+
+
+JOBS = {job.__name__: job for job in (Compression, TrainingStep, AtisStep)}
 
 
 # ------------------------------------------------------------------------------------------------ the other processes

@@ -69,6 +69,11 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
     "compress_": (BUILDS, "Compression", BASE, 3),
     "compress_, one thread": (BUILDS, "Compression", BASE, 3),
     "compress_ with calibration, one thread": (BUILDS, "Compression", BASE | {"batches": 4}, 1),
+    **{
+        f"eight steps of atis, {name}{threads}": (BUILDS, "AtisStep", {"task": "atis", "rank": 12, "bits": bits}, 12)
+        for name, bits in {"tt": 32, "tt-qat": 4}.items()
+        for threads in ("", ", one thread")
+    },
 }
 
 

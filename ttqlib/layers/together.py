@@ -26,7 +26,7 @@ def merged_together(model: nn.Module) -> Iterator[None]:
     precision, under `torch.compile`, or under gradient checkpointing, which computes layers once more) each does its
     own. `QATTrainer` and `DistillTrainer` use it.
     """
-    groups = list(_alike(model)) if _trains(model) else []
+    groups = _alike(model) if model.training and torch.is_grad_enabled() else []
     try:
         for layers in groups:
             for layer, *sides in zip(layers, *_sides(layers)):
@@ -37,19 +37,16 @@ def merged_together(model: nn.Module) -> Iterator[None]:
             layer.given = None
 
 
-def _trains(model: nn.Module) -> bool:
-    recomputes = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    return model.training and torch.is_grad_enabled() and not recomputes and not torch.compiler.is_compiling()
-
-
-def _alike(model: nn.Module) -> Iterator[list[TTLinear]]:
+def _alike(model: nn.Module) -> list[list[TTLinear]]:
     """Groups of at least two layers whose cores have the same shapes and the same quantizers."""
     groups: dict[tuple, list[TTLinear]] = defaultdict(list)
-    for layer in model.modules():
-        if isinstance(layer, TTLinear) and (like := next(layer.parameters())).dtype.itemsize >= 4:
-            shape = (layer.in_features, layer.out_features, layer.in_modes, layer.out_modes, layer.ranks)
-            groups[*shape, like.dtype, like.device, *_recipes(layer).items()].append(layer)
-    return (layers for layers in groups.values() if len(layers) > 1)
+    alone = torch.compiler.is_compiling()
+    for part in model.modules():
+        alone = alone or getattr(part, "gradient_checkpointing", False)  # as transformers has it
+        if isinstance(part, TTLinear) and (like := next(part.parameters())).dtype.itemsize >= 4:
+            shape = (part.in_features, part.out_features, part.in_modes, part.out_modes, part.ranks)
+            groups[*shape, like.dtype, like.device, *_recipes(part).items()].append(part)
+    return [] if alone else [layers for layers in groups.values() if len(layers) > 1]
 
 
 def _recipes(layer: TTLinear) -> dict[str, LSQ]:
