@@ -46,6 +46,8 @@ OPENING = """\
 
 Written by `python experiments/profiles.py --record` from `data/results/profile.json`. Milliseconds of one step, in
 float32. The floor is what the step's matrix products and look-ups alone would take on this machine, at best.
+The whole, its parts and the rates behind the floor are measured one after the other, each once: where the clock of the
+machine drifts, parts need not add up to the whole, and a whole may lie below its floor.
 
 The steps of ATIS are those of `experiments/atis.py`, 32 sentences, TT-rank 12, two cores a side, 4 bits for `tt-qat`,
 with `ttq.merged_together` and `ttq.quick_dropout_`; the distillation is that of the 46× student of SST-2 by all layers.
