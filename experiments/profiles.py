@@ -22,11 +22,11 @@ import torch
 from contenders import training_step
 from floor import Rates, Work, work
 from results import ROOT, add_options, place, read, record, row_of
+from runs import finished, parse
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
 import ttqlib as ttq
-from runs import finished, parse
 
 PAGE = ROOT / "docs" / "profile.md"
 ROUNDS, STEPS = 5, 8
