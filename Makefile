@@ -115,7 +115,7 @@ GET_TORCH = $(if $(TORCH_INDEX),$(PIP) install $(UPGRADE) --index-url $(TORCH_IN
 EXTRAS    = $(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))
 PROJECT   = --no-build-isolation -e '.[$(EXTRAS)]'
 # A kernel's threads sleep while they wait. By default they spin: one busy program beside a kernel, and the thread that
-# has a core waits for the one that has none, many times slower than one thread alone (tests/test_threads.py).
+# has a core waits for the one that has none, and takes time that others need (tests/test_threads.py).
 PASSIVE   = $(PY) -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive
 # does one small package come from where pip looks, or is all that is needed here already?
 ANSWERS   = $(PIP) --retries 1 --timeout 15 install --dry-run --ignore-installed --no-deps $(firstword $(BUILDERS)) $(TO_LOG)

@@ -81,7 +81,7 @@ def _threads() -> Iterator[str]:
     alone = os.environ.get("OMP_NUM_THREADS") == "1" or os.cpu_count() == 1
     if not alone and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
         yield (
-            "wait by spinning, so that one busy program beside this kernel makes it many times slower: type in a cell "
+            "wait by spinning, so a busy program beside this kernel can slow it down several times: type in a cell "
             "!python -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive, and shut the kernel down"
         )
 
