@@ -18,10 +18,11 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import find_labels
 
 from ..layers.together import merged_together
-from .observation import Observation, observe, recorded_attention
+from .observation import Observation, observe, recorded_attention, records_attention
 from .pairing import layer_parameters, stages_of
 from .qat import QATTrainer
 from .schedules import Schedule, Stage
+from .unpadding import Unpadding
 
 STAGES = "stages.json"  # in a training checkpoint: the stages that it was trained with
 EXPLODED = 100.0  # how many times the loss that a stage began with (or 1, if that is more) a loss may be
@@ -125,7 +126,7 @@ class DistillTrainer(QATTrainer):
         args = copy.copy(args)
         args.max_steps = steps
         args.ddp_find_unused_parameters = True  # hardly a stage trains all of them
-        self._switch = StageSwitch(self.stages)
+        self._switch, self._unpadding = StageSwitch(self.stages), Unpadding(model, teacher)
         options["callbacks"] = [self._switch, *(options.get("callbacks") or ())]
         super().__init__(model, args, **options)
         self.model_accepts_loss_kwargs = False  # each loss is a mean, and the Trainer takes the mean of those
@@ -146,8 +147,9 @@ class DistillTrainer(QATTrainer):
         self._parts.clear()
         self.teacher.to(self.args.device).eval()
         needed = any(match.needs_attention for stage in self.stages for match in stage.matches)
+        recorded = needed or all(map(records_attention, (self.model, self.teacher)))  # then padding can be left out
         try:
-            with recorded_attention(self.model, self.teacher) if needed else nullcontext():
+            with recorded_attention(self.model, self.teacher) if recorded else nullcontext(), self._unpadding:
                 return super().train(*arguments, **options)
         finally:
             self._switch.unfreeze()
@@ -169,14 +171,16 @@ class DistillTrainer(QATTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for match in self.stage.matches:
             match.check_batch(self.model.config, inputs)
-        with torch.no_grad(), self.accelerator.autocast():
-            goal = observe(self.teacher, {name: value for name, value in inputs.items() if name in self._teachers})
         needs_labels = any(match.needs_labels for match in self.stage.matches)
         left_out = self._teachers_own.union(() if needs_labels else self.label_names)
+        teachers = {name: value for name, value in inputs.items() if name in self._teachers}
         inputs = {name: value for name, value in inputs.items() if name not in left_out}
+        tokens = self._unpadding.tokens(inputs, teachers)
+        with torch.no_grad(), self.accelerator.autocast():
+            goal = observe(self.teacher, teachers, tokens)
 
         def losses(forward: Callable, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            parts = self._losses(observe(forward, inputs), goal)  # accelerate's autocast ends with `forward`
+            parts = self._losses(observe(forward, inputs, tokens), goal)  # accelerate's autocast ends with `forward`
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
         plain = self.accelerator.unwrap_model(model)

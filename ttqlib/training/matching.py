@@ -81,15 +81,15 @@ class MatchLayer(Match):
         return self
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
-        parts, mask = {}, student.mask
+        parts = {}
         states = student.hidden_states[self.layer], teacher.hidden_states[self.teacher_layer]
         if self.mse:
-            parts["mse"] = self.mse * hidden_mse(*states, mask)
+            parts["mse"] = self.mse * hidden_mse(*states, student.states_mask)
         if self.cosine:
-            parts["cosine"] = self.cosine * hidden_cosine(*states, mask)
+            parts["cosine"] = self.cosine * hidden_cosine(*states, student.states_mask)
         if self.needs_attention:
             maps = student.attentions[self.layer - 1], teacher.attentions[self.teacher_layer - 1]
-            parts["attention"] = self.attention * attention_kl(*(one.scores() for one in maps), mask)
+            parts["attention"] = self.attention * attention_kl(*(one.scores() for one in maps), student.mask)
         return {f"L{self.layer} {name}": loss for name, loss in parts.items()}
 
 
@@ -201,7 +201,7 @@ class MatchSentences(Match):
         return self
 
     def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
-        vectors = (sentence_vectors(one.hidden_states[-1], student.mask) for one in (student, teacher))
+        vectors = (sentence_vectors(one.last_hidden_state, student.mask) for one in (student, teacher))
         return {"contrast": self.weight * info_nce(*vectors, temperature=self.temperature)}
 
 

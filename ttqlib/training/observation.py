@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..quantizers.fake_quantization import widen
+from .real_tokens import RealTokens, alone
 
 RECORDED = "ttq_recorded"  # the name, in transformers, of the attention implementation that records
 UNKNOWN = ("s_aux", "sinks", "indices", "block_indices")  # what some models pass to their attention: sinks, sparse keys
@@ -76,21 +77,37 @@ class Observation:
     attentions: tuple[Attention, ...]  # L
     logits: dict[str, Tensor]  # every output whose name ends so: (B, classes) or (B, T, classes)
     loss: Tensor | None  # the model's own, where labels were given
+    tokens: RealTokens | None = None  # where padding was left out: hidden states are (1, N, hidden) then
+
+    @property
+    def states_mask(self) -> Tensor:
+        """Which rows of `hidden_states` are real tokens: (B, T), or (1, N) and all true."""
+        return self.mask if self.tokens is None else self.mask.new_ones(1, len(self.tokens.places))
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """(B, T, hidden), with padding."""
+        last = self.hidden_states[-1]
+        return last if self.tokens is None else self.tokens.pad(last)
 
 
-def observe(forward: Callable, inputs: Mapping[str, Tensor]) -> Observation:
+def observe(forward: Callable, inputs: Mapping[str, Tensor], tokens: RealTokens | None = None) -> Observation:
     """Run a model of Hugging Face, or its `forward` alone, on `inputs` and keep what it shows.
+
+    With `tokens`, those that are real, its layers compute without padding: only inside `Unpadding`, which knows whether
+    the model can.
 
     Raises:
         ValueError: it returns no hidden states, or not one attention a layer; or its attention is computed without
             gradients though they are on, as reentrant checkpointing does.
     """
     calls: list[Attention] = []
-    token = _calls.set((calls, torch.is_grad_enabled()))
+    call, packed = _calls.set((calls, torch.is_grad_enabled())), alone.set(tokens)
     try:
         output = forward(**inputs, output_hidden_states=True, return_dict=True)
     finally:
-        _calls.reset(token)
+        _calls.reset(call)
+        alone.reset(packed)
     hidden_states = output.get("hidden_states")
     if not hidden_states:
         raise ValueError(f"no hidden_states came back with output_hidden_states=True, only {', '.join(output)}")
@@ -100,7 +117,9 @@ def observe(forward: Callable, inputs: Mapping[str, Tensor]) -> Observation:
     if (mask := inputs.get("attention_mask")) is None:
         mask = torch.ones(hidden_states[0].shape[:2], device=hidden_states[0].device)
     logits = {name: value for name, value in output.items() if name.endswith("logits")}
-    return Observation(mask.bool(), hidden_states, tuple(calls), logits, output.get("loss"))
+    if tokens is not None:  # the last one comes from behind the layers
+        hidden_states = tuple(one if tokens.are_in(one) else tokens.pack(one) for one in hidden_states)
+    return Observation(mask.bool(), hidden_states, tuple(calls), logits, output.get("loss"), tokens)
 
 
 def records_attention(model: PreTrainedModel) -> bool:
@@ -140,6 +159,14 @@ _calls: ContextVar[tuple[list[Attention], bool] | None] = ContextVar("calls", de
 def _attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
     if other := [name for name in UNKNOWN if options.get(name) is not None]:
         raise ValueError(f"the attention of a {type(module).__name__} cannot be recorded: it depends on {other[0]}")
+    tokens = alone.get()
+    if tokens is not None:  # (1, heads, N, size of a head)
+        query, key, value = (tokens.pad(one.transpose(1, 2)).transpose(1, 2) for one in (query, key, value))
+    output, weights = _recorded(module, query, key, value, attention_mask, **options)
+    return output if tokens is None else tokens.pack(output), weights
+
+
+def _recorded(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
     scaling, causal = options.get("scaling"), options.get("is_causal")
     attention = Attention(
         query,

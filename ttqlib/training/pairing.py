@@ -91,10 +91,20 @@ def layer_parameters(model: PreTrainedModel, layer: int) -> list[nn.Parameter]:
         ValueError: the model does not keep its layers in one `nn.ModuleList`.
     """
     depth = size_of("student", model, "num_hidden_layers")
-    layers = next((part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == depth), None)
+    layers, _ = stack_of(model) or (None, None)
     if layers is None:
         raise ValueError(f"freeze needs layers in one nn.ModuleList of {depth}, {type(model).__name__} has none")
     if layer:
         return list(layers[layer - 1].parameters())
     inside = {id(parameter) for parameter in layers.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in inside]
+
+
+def stack_of(model: PreTrainedModel) -> tuple[nn.ModuleList, nn.Module] | None:
+    """The layers of a model, and the module that holds them; None where they are in no `nn.ModuleList` of their own."""
+    depth = getattr(model.config, "num_hidden_layers", None)
+    for owner in model.modules():
+        for part in owner.children():
+            if isinstance(part, nn.ModuleList) and len(part) == depth:
+                return part, owner
+    return None
