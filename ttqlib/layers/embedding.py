@@ -168,7 +168,7 @@ class TTMEmbedding(TTLayer):
         prefixes = cores[0][0]  # (P, H, r): one entry for each value that the first digits of an id can take
         for core in cores[1:merged]:
             prefixes = _append(prefixes, core)
-        per_id = prefixes[0].numel() + sum(core[:, 0].numel() for core in cores[merged:])
+        per_id = prefixes[0].numel() + sum(core[:, 0].numel() for core in cores[merged:] if core.shape[1] > 1)
         chunk = max(1, CHUNK_BYTES // (per_id * prefixes.element_size()))
         if len(ids) <= chunk:
             rows = self._complete(ids, prefixes, *cores[merged:])
@@ -195,13 +195,19 @@ class TTMEmbedding(TTLayer):
         return merged
 
     def _complete(self, ids: Tensor, prefixes: Tensor, *cores: Tensor) -> Tensor:
-        """Look up the prefix of each id and multiply it by the slices that the remaining digits pick."""
-        tables = [prefixes.flatten(1), *(core.transpose(0, 1).flatten(1) for core in cores)]
-        factors = [F.embedding(number, table) for number, table in zip(self._numbers(ids, len(cores)), tables)]
-        rows = factors[0].reshape(len(ids), *prefixes.shape[1:])  # (n, H, r)
-        for slices, core in zip(factors[1:], cores):
-            (left, _, h, right), width = core.shape, rows.shape[1]
-            rows = (rows @ slices.reshape(-1, left, h * right)).reshape(-1, width * h, right)
+        """Look up the prefix of each id and multiply it by the slices that the remaining digits pick.
+
+        A core with one vocabulary mode, as in a low-rank table, has one slice for all: no copies, one thin product.
+        """
+        number, *digits = self._numbers(ids, len(cores))
+        rows = F.embedding(number, prefixes.flatten(1)).reshape(len(ids), *prefixes.shape[1:])  # (n, H, r)
+        for digit, core in zip(digits, cores):
+            left, v, h, right = core.shape
+            if v == 1:
+                slices = core.reshape(left, h * right)
+            else:
+                slices = F.embedding(digit, core.transpose(0, 1).flatten(1)).reshape(-1, left, h * right)
+            rows = (rows @ slices).reshape(len(ids), rows.shape[1] * h, right)
         return rows.flatten(1)
 
     def _numbers(self, ids: Tensor, remaining: int) -> list[Tensor]:

@@ -176,11 +176,12 @@ class DistillTrainer(QATTrainer):
         teachers = {name: value for name, value in inputs.items() if name in self._teachers}
         inputs = {name: value for name, value in inputs.items() if name not in left_out}
         tokens = self._unpadding.tokens(inputs, teachers)
+        how = {"tokens": tokens, "maps": any(match.needs_maps for match in self.stage.matches)}
         with torch.no_grad(), self.accelerator.autocast():
-            goal = observe(self.teacher, teachers, tokens)
+            goal = observe(self.teacher, teachers, **how)
 
         def losses(forward: Callable, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            parts = self._losses(observe(forward, inputs, tokens), goal)  # accelerate's autocast ends with `forward`
+            parts = self._losses(observe(forward, inputs, **how), goal)  # accelerate's autocast ends with `forward`
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
         plain = self.accelerator.unwrap_model(model)

@@ -49,8 +49,9 @@ def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """
     _same_shape(student, teacher)
     _check_mask(mask, student[:, 0, :, 0].shape)
-    student, teacher = (_log_softmax(scores, mask[:, None, None, :]) for scores in (student, teacher))
-    rows = (teacher.exp() * (teacher - student)).sum(-1)  # (B, heads, T)
+    student, teacher = (_masked(scores, mask[:, None, None, :]) for scores in (student, teacher))
+    goal = teacher.softmax(-1)  # not the exponential of the logarithm, which is slow where it comes to 0
+    rows = (goal * (_log_softmax(teacher) - _log_softmax(student))).sum(-1)  # (B, heads, T)
     return _mean(rows.mean(1), mask)
 
 
@@ -150,11 +151,14 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
     return values[mask].sum() / mask.sum().clamp_min(1)
 
 
-def _log_softmax(scores: Tensor, real: Tensor) -> Tensor:
-    """Finite even where a probability is 0: −∞ − −∞ would be NaN, and 0 · NaN is NaN."""
+def _masked(scores: Tensor, real: Tensor) -> Tensor:
     scores = widen(scores)
-    lowest = torch.finfo(scores.dtype).min
-    return scores.masked_fill(~real, lowest).log_softmax(-1).clamp_min(lowest)
+    return scores.masked_fill(~real, torch.finfo(scores.dtype).min)
+
+
+def _log_softmax(scores: Tensor) -> Tensor:
+    """Finite even where a probability is 0: −∞ − −∞ would be NaN, and 0 · NaN is NaN."""
+    return scores.log_softmax(-1).clamp_min(torch.finfo(scores.dtype).min)
 
 
 def _check_mask(mask: Tensor, shape: torch.Size) -> None:

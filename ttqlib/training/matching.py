@@ -34,6 +34,7 @@ class Match:
     """What the recipes share."""
 
     needs_attention: ClassVar[bool] = False
+    needs_maps: ClassVar[bool] = False  # the scores of its attention
     needs_labels: ClassVar[bool] = False
 
     def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "Match":
@@ -69,6 +70,8 @@ class MatchLayer(Match):
     @property
     def needs_attention(self) -> bool:
         return self.attention > 0 and self.layer > 0
+
+    needs_maps = needs_attention
 
     def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchLayer":
         if self.mse or self.cosine:

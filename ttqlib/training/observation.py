@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,10 @@ class Attention:
 
     def scores(self) -> Tensor:
         """(B, heads, T, T), before the softmax, in float32 at least; the lowest number where a query sees no key."""
+        return self._scores
+
+    @cached_property
+    def _scores(self) -> Tensor:
         scores = widen(self.query) @ self._repeated(self.key).mT * self.scaling
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
@@ -91,18 +96,22 @@ class Observation:
         return last if self.tokens is None else self.tokens.pad(last)
 
 
-def observe(forward: Callable, inputs: Mapping[str, Tensor], tokens: RealTokens | None = None) -> Observation:
+def observe(
+    forward: Callable, inputs: Mapping[str, Tensor], *, tokens: RealTokens | None = None, maps: bool = False
+) -> Observation:
     """Run a model of Hugging Face, or its `forward` alone, on `inputs` and keep what it shows.
 
-    With `tokens`, those that are real, its layers compute without padding: only inside `Unpadding`, which knows whether
-    the model can.
+    Args:
+        tokens: those that are real; the layers compute without padding then. Only inside `Unpadding`, which knows
+            whether the model can.
+        maps: whether the scores of all attentions will be asked for. They are computed once then, for the model too.
 
     Raises:
         ValueError: it returns no hidden states, or not one attention a layer; or its attention is computed without
             gradients though they are on, as reentrant checkpointing does.
     """
     calls: list[Attention] = []
-    call, packed = _calls.set((calls, torch.is_grad_enabled())), alone.set(tokens)
+    call, packed = _calls.set((calls, torch.is_grad_enabled(), maps)), alone.set(tokens)
     try:
         output = forward(**inputs, output_hidden_states=True, return_dict=True)
     finally:
@@ -151,9 +160,10 @@ def recorded_attention(*models: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(implementation)
 
 
-# What the attentions of the present call of `observe` are added to, and whether it was made with gradients on. When
-# checkpointing computes a layer once more, on the way back, that call is over: nothing is recorded twice.
-_calls: ContextVar[tuple[list[Attention], bool] | None] = ContextVar("calls", default=None)
+# What the attentions of the present call of `observe` are added to, whether it was made with gradients on, and whether
+# it wants scores. When checkpointing computes a layer once more, on the way back, that call is over: nothing is
+# recorded twice.
+_calls: ContextVar[tuple[list[Attention], bool, bool] | None] = ContextVar("calls", default=None)
 
 
 def _attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
@@ -178,9 +188,9 @@ def _recorded(module, query: Tensor, key: Tensor, value: Tensor, attention_mask:
         options.get("position_bias"),
         options.get("softcap"),
     )
-    _record(attention)
+    wants_scores = _record(attention)
     device = query.device.type
-    if attention.softcap is not None:
+    if wants_scores or attention.softcap is not None:
         with torch.autocast(device, enabled=False):
             return attention.attend(options.get("dropout", 0.0)).to(query.dtype), None
     if device != "cpu":
@@ -191,16 +201,18 @@ def _recorded(module, query: Tensor, key: Tensor, value: Tensor, attention_mask:
     return output.to(query.dtype), weights
 
 
-def _record(attention: Attention) -> None:
+def _record(attention: Attention) -> bool:
+    """Keep it for the present call of `observe`; whether that wants its scores."""
     if (call := _calls.get()) is None:
-        return
-    calls, gradients = call
+        return False
+    calls, gradients, maps = call
     if gradients and not torch.is_grad_enabled():
         raise ValueError(
             "reentrant checkpointing would lose the gradient of recorded attention: "
             'use gradient_checkpointing_kwargs={"use_reentrant": False}'
         )
     calls.append(attention)
+    return maps
 
 
 AttentionInterface.register(RECORDED, _attend)

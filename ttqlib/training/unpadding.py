@@ -63,7 +63,7 @@ def shows_the_same(model: PreTrainedModel, inputs: Mapping[str, Tensor], tokens:
     training = model.training
     model.eval()
     try:
-        plain, packed = observe(model, inputs), observe(model, inputs, tokens)
+        plain, packed = observe(model, inputs), observe(model, inputs, tokens=tokens)
     except (RuntimeError, ValueError, IndexError, TypeError):  # its layers expect whole sentences
         return False
     finally:
