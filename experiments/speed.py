@@ -27,9 +27,9 @@ from importlib.util import find_spec
 from shutil import which
 
 import torch
-from builds import BITS, compare
+from builds import compare
 from contenders import PEER, Contender, embedding_layers, forward_pass, linear_layers, own_processes, training_step
-from deployed import FORMS, ON_GPU, RANK, SHAPES
+from deployed import FORMS, ON_GPU, SHAPES
 from floor import Rates, work
 from results import add_options, place, read, record, row_of
 
@@ -74,6 +74,10 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
         for name, bits in {"tt": 32, "tt-qat": 4}.items()
         for threads in ("", ", one thread")
     },
+    "20 steps of distillation": (BUILDS, "DistillationSteps", {"steps": 20}, 5),
+    "20 steps of distillation, one thread": (BUILDS, "DistillationSteps", {"steps": 20}, 3),
+    "20 steps of distillation, by length": (BUILDS, "DistillationSteps", {"steps": 20, "by_length": True}, 3),
+    "200 steps of distillation": (BUILDS, "DistillationSteps", {"steps": 200}, 1),
 }
 
 
@@ -131,7 +135,7 @@ def measure_builds(job: str, arguments: dict, against: str, rounds: int) -> dict
     """For the older build and the present one: milliseconds, how many times faster than the older one, and memory.
 
     `process_bytes` is by how much a process grows. `worst_error_ratio` compares the errors that `compress_` leaves in
-    the weights: the largest ratio, over the layers, to that of the older build.
+    the weights: the largest ratio, over the layers, to that of the older build. Of a training, losses are compared.
     """
     found = compare(job, arguments, against, rounds)
     older, rows = found[against], {}
@@ -141,11 +145,22 @@ def measure_builds(job: str, arguments: dict, against: str, rounds: int) -> dict
             "speedup": [a / b for a, b in zip(older["seconds"], seen["seconds"], strict=True)],
             "process_bytes": [max(seen["process_bytes"])],
         }
-        rows[name] = row_of(figures, RANK, BITS, (0,), seen["stored_bytes"], seen["dense_bytes"])
+        rows[name] = row_of(
+            figures, *(seen[name] for name in ("rank", "bits")), (0,), seen["stored_bytes"], seen["dense_bytes"]
+        )
         if "errors" in seen:
             worst = max(error / older["errors"][layer] for layer, error in seen["errors"].items())
             rows[name]["metrics"]["worst_error_ratio"] = {"mean": round(worst, 6), "sd": None}
+        if "losses" in seen:
+            rows[name]["metrics"] |= loss_differences(seen["losses"], older["losses"])
     return rows
+
+
+def loss_differences(losses: list[float], older: list[float]) -> dict[str, dict]:
+    """By how much losses of the same steps differ, relative to the older ones: at worst, and the mean over all."""
+    worst = max(abs(a - b) / b for a, b in zip(losses, older, strict=True))
+    found = {"worst_loss_difference": worst, "mean_loss_difference": abs(sum(losses) / sum(older) - 1)}
+    return {name: {"mean": float(f"{value:.2g}"), "sd": None} for name, value in found.items()}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

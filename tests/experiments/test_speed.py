@@ -14,6 +14,7 @@ import builds
 import contenders
 import deployed
 import floor
+import jobs
 import pytest
 import results
 import speed
@@ -273,9 +274,9 @@ SHAPE = {**TINY, "vocab_size": 200}
 @pytest.mark.parametrize(
     "job",
     [
-        lambda: builds.Compression(SHAPE, rank=4),
-        lambda: builds.Compression(SHAPE, rank=4, batches=1),
-        lambda: builds.TrainingStep(SHAPE, rank=4),
+        lambda: jobs.Compression(SHAPE, rank=4),
+        lambda: jobs.Compression(SHAPE, rank=4, batches=1),
+        lambda: jobs.TrainingStep(SHAPE, rank=4),
     ],
     ids=["compress_", "calibrated", "training step"],
 )
@@ -335,7 +336,7 @@ def test_a_process_serves_a_job(monkeypatch, capsys):
         def facts(self):
             return {"stored_bytes": self.size}
 
-    monkeypatch.setitem(builds.JOBS, "Job", Job)
+    monkeypatch.setitem(jobs.JOBS, "Job", Job)
     monkeypatch.setattr(sys, "stdin", iter(["where\n", "run\n", "facts\n"]))
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which `serve` turns away
     builds.serve("Job", {"size": 3}, torch.get_num_threads())
@@ -345,10 +346,10 @@ def test_a_process_serves_a_job(monkeypatch, capsys):
 
 
 def test_a_renamed_name_is_found_under_its_older_one(monkeypatch):
-    monkeypatch.setitem(builds.RENAMED, "compress_better_", ("never_there", "compress_"))
-    assert builds.Api().compress_better_ is ttq.compress_ and builds.Api().plan is ttq.plan
+    monkeypatch.setitem(jobs.RENAMED, "compress_better_", ("never_there", "compress_"))
+    assert jobs.Api().compress_better_ is ttq.compress_ and jobs.Api().plan is ttq.plan
     with pytest.raises(AttributeError, match="no missing: name its predecessor in RENAMED"):
-        _ = builds.Api().missing
+        _ = jobs.Api().missing
 
 
 class Fake:
@@ -365,7 +366,8 @@ class Fake:
 
     def __call__(self, what):
         if what == "facts":
-            return {"stored_bytes": 5, "dense_bytes": 20, "errors": self.errors}
+            sizes = {"rank": 30, "bits": 4, "stored_bytes": 5, "dense_bytes": 20}
+            return {**sizes, "errors": self.errors, "losses": list(self.errors.values())}
         self.asked += 1
         return {"seconds": self.seconds * (100 if self.asked == 1 else 1), "process_bytes": 1000 * self.asked}
 
@@ -382,6 +384,11 @@ def test_two_builds_are_compared_in_turns(small, monkeypatch, capsys):
     assert [metrics[name]["milliseconds"] for name in rows] == [{"mean": 3000, "sd": 0}, {"mean": 500, "sd": 0}]
     assert [metrics[name]["speedup"]["mean"] for name in rows] == [1, 6]
     assert metrics["present"]["worst_error_ratio"] == {"mean": 1.1, "sd": None}
+    assert (
+        metrics["present"]["worst_loss_difference"]["mean"] == 0.1
+        and metrics["abc1234"]["worst_loss_difference"]["mean"] == 0
+    )
+    assert metrics["present"]["mean_loss_difference"]["mean"] == 0.017
     assert metrics["present"]["process_bytes"]["mean"] == 3000 and rows["present"]["ratio"] == 4
     speed.main(["compress_", "--against", "abc1234"])
     assert "compress_: there already" in capsys.readouterr().out

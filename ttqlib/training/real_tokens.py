@@ -2,7 +2,6 @@
 
 from contextvars import ContextVar
 
-import torch
 from torch import Tensor
 
 
