@@ -22,7 +22,7 @@ from .observation import Observation, observe, recorded_attention, records_atten
 from .pairing import layer_parameters, stages_of
 from .qat import QATTrainer
 from .schedules import Schedule, Stage
-from .unpadding import Unpadding
+from .unpadding import Unpadding, checkpoints
 
 STAGES = "stages.json"  # in a training checkpoint: the stages that it was trained with
 EXPLODED = 100.0  # how many times the loss that a stage began with (or 1, if that is more) a loss may be
@@ -147,9 +147,10 @@ class DistillTrainer(QATTrainer):
         self._parts.clear()
         self.teacher.to(self.args.device).eval()
         needed = any(match.needs_attention for stage in self.stages for match in stage.matches)
-        recorded = needed or all(map(records_attention, (self.model, self.teacher)))  # then padding can be left out
+        if not needed and not (self.args.gradient_checkpointing or checkpoints(self.model)):
+            needed = all(map(records_attention, (self.model, self.teacher)))  # then padding can be left out
         try:
-            with recorded_attention(self.model, self.teacher) if recorded else nullcontext(), self._unpadding:
+            with recorded_attention(self.model, self.teacher) if needed else nullcontext(), self._unpadding:
                 return super().train(*arguments, **options)
         finally:
             self._switch.unfreeze()
@@ -176,7 +177,9 @@ class DistillTrainer(QATTrainer):
         teachers = {name: value for name, value in inputs.items() if name in self._teachers}
         inputs = {name: value for name, value in inputs.items() if name not in left_out}
         tokens = self._unpadding.tokens(inputs, teachers)
-        how = {"tokens": tokens, "maps": any(match.needs_maps for match in self.stage.matches)}
+        plain = self.accelerator.unwrap_model(model)
+        maps = any(match.needs_maps for match in self.stage.matches) and not checkpoints(plain)
+        how = {"tokens": tokens, "maps": maps}
         with torch.no_grad(), self.accelerator.autocast():
             goal = observe(self.teacher, teachers, **how)
 
@@ -184,7 +187,6 @@ class DistillTrainer(QATTrainer):
             parts = self._losses(observe(forward, inputs, **how), goal)  # accelerate's autocast ends with `forward`
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
-        plain = self.accelerator.unwrap_model(model)
         with _inside_forward(plain, losses), merged_together(plain):
             loss, parts = model(**inputs)
         self._check(loss, parts)

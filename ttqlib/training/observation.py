@@ -105,6 +105,7 @@ def observe(
         tokens: those that are real; the layers compute without padding then. Only inside `Unpadding`, which knows
             whether the model can.
         maps: whether the scores of all attentions will be asked for. They are computed once then, for the model too.
+            Not under gradient checkpointing, which would compute the layers in the other way on the way back.
 
     Raises:
         ValueError: it returns no hidden states, or not one attention a layer; or its attention is computed without

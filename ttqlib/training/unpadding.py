@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..quantizers.activations import StaticActivationQuantizer
 from .observation import Observation, observe, records_attention
 from .pairing import stack_of
 from .real_tokens import RealTokens, alone
 
 WORTH = 0.9  # the share of real tokens above which a batch is computed as it is
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4}  # by dtype, relative to the largest value; of shorter ones 5e-2
+CLOSE = 1e-2  # how far apart the same may lie: activations are rounded, and some of them to another level
 
 
 class Unpadding:
     """Inside, `tokens` gives what `observe` needs to leave padding out, where these models show the same without it.
 
     Whether they do is not known by their names but tried, once, on the first batch with enough padding: hidden states
-    and logits must be the same up to rounding. Models whose attention cannot be recorded, that keep their layers in
-    no `nn.ModuleList`, or that quantize activations by what a whole batch holds, compute padding as before. So do all
-    under gradient checkpointing, which computes layers once more when the batch is forgotten.
+    and logits must be the same up to rounding. Models whose attention cannot be recorded, whose layers are in no
+    `nn.ModuleList`, that count places inside them, as T5, or that calibrate step sizes of activations on what a whole
+    batch holds, compute padding as before. So do all under gradient checkpointing, which computes layers once more
+    when the batch is forgotten.
     """
 
     def __init__(self, *models: PreTrainedModel):
@@ -35,7 +37,7 @@ class Unpadding:
         self._hooks, self._works = [], None
         for model in self.models:
             layers, owner = stack_of(model) or ((), None)
-            if not layers or not records_attention(model) or _checkpoints(model):
+            if not layers or not records_attention(model):
                 self._works = False
                 continue
             self._hooks += [layer.register_forward_pre_hook(_packed, with_kwargs=True) for layer in layers]
@@ -53,7 +55,8 @@ class Unpadding:
             return None
         tokens = RealTokens(mask.bool())
         if self._works is None:
-            self._works = all(shows_the_same(model, own, tokens) for model, own in zip(self.models, inputs))
+            tried = (shows_the_same(model, own, tokens) for model, own in zip(self.models, inputs))
+            self._works = not any(map(_needs_padding, self.models)) and all(tried)
         return tokens if self._works else None
 
 
@@ -78,11 +81,17 @@ def _shown(seen: Observation, tokens: RealTokens) -> list[Tensor]:
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
-    return float((ours - theirs).abs().max()) <= CLOSE.get(theirs.dtype, 5e-2) * float(theirs.abs().max())
+    return bool((ours.float() - theirs.float()).norm() <= CLOSE * theirs.float().norm())
 
 
-def _checkpoints(model: nn.Module) -> bool:
+def checkpoints(model: nn.Module) -> bool:
+    """Whether layers are computed once more on the way back, as transformers says it in every version."""
     return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+
+
+def _needs_padding(model: nn.Module) -> bool:
+    """Whether what a layer computes depends on the whole batch, or is computed once more when that is forgotten."""
+    return checkpoints(model) or any(isinstance(part, StaticActivationQuantizer) for part in model.modules())
 
 
 def _packed(layer: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict] | None:
