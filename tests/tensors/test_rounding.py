@@ -126,9 +126,14 @@ def test_dtype_is_kept_and_the_input_left_alone(dtype):
     for core in rounded:
         assert not core.requires_grad
         core.zero_()
-    alone = ttq.tt_round([torch.ones(1, 3, 1, dtype=dtype)], rank=1)
-    assert torch.equal(alone[0], torch.ones(1, 3, 1, dtype=dtype))
     assert all(map(torch.equal, before, cores))
+
+
+def test_one_core_alone_is_copied():
+    alone = torch.ones(1, 3, 1, dtype=torch.float64)
+    (rounded,) = ttq.tt_round([alone], rank=1)
+    assert torch.equal(rounded, alone)
+    assert not rounded.zero_().any() and alone.all()
 
 
 def test_autocast_costs_no_digits():
