@@ -154,6 +154,14 @@ def test_the_backward_pass_counts():
     assert ttq.peak_bytes(lambda: layer(x).backward()) >= forward + KILO  # the gradient of the weight stays
 
 
+def test_a_sparse_gradient_counts_what_it_stores():
+    table, ids, gradient = nn.Embedding(1000, 25, sparse=True), torch.arange(10), torch.ones(10, 25)
+    rows = ttq.peak_bytes(lambda: table(ids).backward(gradient))
+    assert table.weight.grad.is_sparse
+    assert KILO <= rows < 4 * KILO  # the table has 100
+    assert ttq.peak_bytes(lambda: torch.sparse_coo_tensor(ids[None], 2 * gradient, check_invariants=True)) >= KILO
+
+
 def test_an_error_inside_leaves_the_next_measurement_right():
     def fails():
         ones()

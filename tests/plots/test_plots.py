@@ -31,11 +31,16 @@ def test_the_area_of_a_disc_is_proportional_to_its_core():
     assert areas[1] / areas[0] == pytest.approx(large.numel() / small.numel())
 
 
-def test_singular_values_are_drawn_relative_to_the_largest():
-    (axes,) = ttq.plots.singular_value_decay({"a": torch.tensor([4.0, 2.0, 1.0])}).axes
-    (line,) = axes.get_lines()
-    assert line.get_xdata().tolist() == [1, 2, 3]
-    assert line.get_ydata().tolist() == [1, 0.5, 0.25]
+def test_a_diagram_names_its_modes_and_its_sides():
+    train, pairs = [torch.zeros(1, 3, 2), torch.zeros(2, 4, 1)], [torch.zeros(1, 3, 5, 2), torch.zeros(2, 4, 6, 1)]
+    shown = texts(ttq.plots.tensor_network(train, ("i", "j"), {"left": 1, "right": 1}))
+    assert "i: 3 j: 4" in shown and shown.endswith("left right")
+    assert "i1: 3 j1: 5 i2: 4 j2: 6" in texts(ttq.plots.tensor_network(pairs, ("i1", "j1", "i2", "j2")))
+
+
+def test_lines_mark_a_place_with_its_label():
+    (axes,) = ttq.plots.lines({"a": {1: 1, 2: 3}}, "x", "y", marks={"here": 1.5}).axes
+    assert list(axes.get_lines()[-1].get_xdata()) == [1.5, 1.5] and "here" in texts(axes.figure)
 
 
 def test_error_curves_show_their_points_and_differ_without_colour():

@@ -82,5 +82,10 @@ class _LiveBytes(TorchDispatchMode):
 
 def _storages(tree) -> dict[int, torch.UntypedStorage]:
     """The storages of all tensors in a nest of arguments, by the address of their C++ object: not all have data."""
-    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    tensors = [part for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) for part in _dense_parts(leaf)]
     return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """The tensor itself; of a sparse one, such as the gradient of `nn.Embedding(…, sparse=True)`, what it stores."""
+    return [tensor._indices(), tensor._values()] if tensor.layout is torch.sparse_coo else [tensor]

@@ -5,7 +5,7 @@ differ by marker and line style as well as by colour.
 """
 
 from .bars import bars, cost_bars, quantized_histogram, shares
-from .curves import error_against, lines, singular_value_decay, trade_off, trade_offs
+from .curves import error_against, lines, trade_off, trade_offs
 from .diagrams import pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 
@@ -20,7 +20,6 @@ __all__ = [
     "quantized_histogram",
     "shares",
     "similarities",
-    "singular_value_decay",
     "tensor_network",
     "trade_off",
     "trade_offs",

@@ -8,17 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from torch import Tensor
 
 from .style import FILLS, STYLES, one_panel, side_by_side
-
-
-def singular_value_decay(spectra: Mapping[str, Tensor]) -> Figure:
-    """Singular values, each divided by the largest of its curve, against their index: how fast a matrix fades."""
-    shares = {label: (values.detach().double() / values[0]).tolist() for label, values in spectra.items()}
-    figure, axes = _curves({label: dict(enumerate(share, start=1)) for label, share in shares.items()}, markers=0)
-    axes.set(yscale="log", xlabel="index k of the singular value", ylabel="σ$_k$ / σ$_1$", ylim=(1e-3, 1.3))
-    return figure
 
 
 def error_against(
@@ -35,14 +26,23 @@ def error_against(
 
 
 def lines(
-    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log"
+    curves: Mapping[str, Mapping[float, float]],
+    x_label: str,
+    y_label: str,
+    x_scale="linear",
+    y_scale="log",
+    marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
-    A marker stands on about eight points of a curve, on all of them where there are no more.
+    A marker stands on about eight points of a curve, on all of them where there are no more. `marks` are upright lines,
+    {label: x}.
     """
     figure, axes = _curves(curves, markers=8)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
+    for label, x in (marks or {}).items():
+        axes.axvline(x, color="grey", linestyle="--", zorder=1)
+        axes.annotate(label, (x, 1), (4, -4), axes.get_xaxis_transform(), "offset points", va="top")
     return figure
 
 

@@ -3,40 +3,54 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from .style import one_panel, side_by_side
 
 
-def tensor_network(cores: Sequence[Tensor]) -> Figure:
+def tensor_network(
+    cores: Sequence[Tensor], names: Sequence[str] = (), sides: Mapping[str, int] | None = None
+) -> Figure:
     """The train as physicists draw it: a disc for a core, a line for an axis, with sizes.
 
     Lines between discs are bonds (TT-ranks), free lines are modes; a core of order 4 has two of those. The area of a
-    disc is proportional to how many numbers the core holds, down to the smallest that can be seen.
+    disc is proportional to how many numbers the core holds, down to the smallest that can be seen. `names` are those
+    of the free lines, from core to core and the lower one first, `sides` says how many cores each part of the train
+    has, from the left: {"U": 3, "V": 3}.
     """
     shapes = [tuple(core.shape) for core in cores]
-    numbers = [core.numel() for core in cores]
+    numbers, labels = [core.numel() for core in cores], iter(names)
     two_legs = len(shapes[0]) == 4
-    figure, axes = one_panel(1.35 * len(cores) + 0.6, 2.9 if two_legs else 2.2)
+    top = (1.2 if two_legs else 0.5) + (0.5 if sides else 0)
+    figure, axes = one_panel(1.35 * len(cores) + 0.6, 1.7 + top)
     for k, shape in enumerate(shapes):
         if k + 1 < len(shapes):
             axes.plot([k, k + 1], [0, 0], color="black", linewidth=1.5, zorder=1)
             axes.annotate(f"{shape[-1]}", (k + 0.5, 0), (0, 4), textcoords="offset points", ha="center")
         for size, direction in zip(shape[1:-1], (-1, 1), strict=False):
             axes.plot([k, k], [0, direction * 0.75], color="black", linewidth=1.5, zorder=1)
-            axes.annotate(
-                f"{size}", (k, direction * 0.8), ha="center", va="top" if direction < 0 else "bottom", weight="bold"
-            )
-    largest = max(numbers)
-    areas = [max(60, 1600 * n / largest) for n in numbers]
+            text, end = f"{next(labels)}: {size}" if names else f"{size}", "top" if direction < 0 else "bottom"
+            axes.annotate(text, (k, direction * 0.8), ha="center", va=end, weight="bold")
+    areas = [max(60, 1600 * n / max(numbers)) for n in numbers]
     axes.scatter(range(len(cores)), [0] * len(cores), s=areas, color="lightsteelblue", edgecolors="black", zorder=2)
     for k, (shape, n) in enumerate(zip(shapes, numbers, strict=True)):
         label = " × ".join(map(str, shape)) + f"\n{n:,} numbers"
         axes.annotate(label, (k, -1.2), ha="center", va="top", fontsize=9)
-    axes.set(xlim=(-0.7, len(cores) - 0.3), ylim=(-1.75, 1.2 if two_legs else 0.5))
+    _brackets(axes, sides or {}, top - 0.45)
+    axes.set(xlim=(-0.7, len(cores) - 0.3), ylim=(-1.75, top))
     axes.axis("off")
     return figure
+
+
+def _brackets(axes: Axes, sides: Mapping[str, int], y: float) -> None:
+    """A bar over as many discs as each side has, and its name on it."""
+    first = 0
+    for side, count in sides.items():
+        axes.plot([first - 0.35, first + count - 0.65], [y, y], color="black", linewidth=3)
+        axes.annotate(side, (first + (count - 1) / 2, y + 0.05), ha="center", va="bottom", weight="bold")
+        first += count
 
 
 def pipeline(steps: Mapping[str, str]) -> Figure:

@@ -10,7 +10,7 @@ from math import isqrt, prod
 from operator import index
 
 # An exact factorization is kept as long as its modes add up to at most this much more than those of the best padded
-# one. A train costs about rank² · (sum of modes), so 2·3·5087 is refused for 30 522 and 12·8·8 kept for 768.
+# one. A train costs at most rank² · (sum of modes), so 2·3·5087 is refused for 30 522 and 12·8·8 kept for 768.
 MAX_EXCESS = 1.25
 
 
