@@ -8,12 +8,16 @@ from .bars import bars, cost_bars, quantized_histogram, shares
 from .curves import error_against, lines, singular_value_decay, trade_off, trade_offs
 from .diagrams import pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
+from .networks import layer_network
+from .stairs import grids, staircase
 
 __all__ = [
     "bars",
     "cost_bars",
     "error_against",
+    "grids",
     "heat_map",
+    "layer_network",
     "lines",
     "pictures",
     "pipeline",
@@ -21,6 +25,7 @@ __all__ = [
     "shares",
     "similarities",
     "singular_value_decay",
+    "staircase",
     "tensor_network",
     "trade_off",
     "trade_offs",
