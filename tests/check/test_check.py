@@ -47,28 +47,6 @@ def interleave(matrix, rows, columns):
     return tensor.reshape([m * n for m, n in zip(rows, columns, strict=True)])
 
 
-def forward(x, cores, order):
-    state = x[:, None]  # (rows, bond, modes still to come)
-    for core in cores[:order]:
-        state = torch.einsum("brnm,rns->bsm", state.reshape(*state.shape[:2], core.shape[1], -1), core)
-    for core in cores[order:]:
-        state = torch.einsum("brm,rns->bsmn", state, core).flatten(2)
-    return state[:, 0]
-
-
-def dense_forward(x, cores, order):
-    return x @ ttq.tt_to_tensor(cores).reshape(prod(core.shape[1] for core in cores[:order]), -1)
-
-
-def scale(ranks, std):
-    return (std**2 / prod(ranks)) ** (0.5 / (len(ranks) - 1))
-
-
-def gradient_of(cores, gradient, k):
-    cores = [core.clone().requires_grad_() for core in cores]
-    return torch.autograd.grad((ttq.tt_to_tensor(cores) * gradient).sum(), cores[k])[0]
-
-
 def tampering_add(a, b):
     result = add(a, b)
     a[0].zero_()
@@ -77,7 +55,6 @@ def tampering_add(a, b):
 
 RIGHT = {"tt_entry": entry, "tt_storage": storage, "tt_add": add, "digits": digits, "embedding_row": row}
 RIGHT["interleave"] = interleave
-RIGHT |= {"tt_forward": forward, "core_scale": scale, "core_gradient": gradient_of}
 
 WRONG = {
     ("tt_entry", "first entry only"): lambda cores, index: entry(cores, [0] * len(index)),
@@ -97,76 +74,9 @@ WRONG = {
     ("digits", "a number"): lambda number, modes: number,
     ("embedding_row", "the next row"): lambda cores, index: row(cores, index + 1 if index == 0 else index - 1),
     ("embedding_row", "builds the table"): lambda cores, index: ttq.tt_matrix_to_matrix(cores)[index],
-    ("tt_forward", "builds the weight"): dense_forward,
-    ("tt_forward", "no batch"): lambda x, cores, order: forward(x, cores, order)[0],
-    ("tt_forward", "one core too many on the left"): lambda x, cores, order: forward(x, cores, order + 1),
-    ("tt_forward", "transposed"): lambda x, cores, order: forward(x.flip(-1), cores, order),
-    ("core_scale", "a square root forgotten"): lambda ranks, std: (std / prod(ranks)) ** (1 / (len(ranks) - 1)),
-    ("core_scale", "ranks forgotten"): lambda ranks, std: std ** (1 / (len(ranks) - 1)),
-    ("core_scale", "a rank counted as a core"): lambda ranks, std: scale([*ranks, 1], std),
-    ("core_gradient", "the first core's"): lambda cores, gradient, k: gradient_of(cores, gradient, 0),
-    ("core_gradient", "of the sum"): lambda cores, gradient, k: gradient_of(cores, torch.ones_like(gradient), k),
-    ("core_gradient", "the core itself"): lambda cores, gradient, k: cores[k],
     ("interleave", "not permuted"): lambda m, rows, columns: m.reshape(
         [a * b for a, b in zip(rows, columns, strict=True)]
     ),
-}
-
-
-def affine(x, bits):
-    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
-    step = (high - low) / (2**bits - 1)
-    zero_point = (-low / step).round()
-    return (((x / step).round() + zero_point).clamp(0, 2**bits - 1) - zero_point) * step
-
-
-def gradient_of_step(x, step, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    u = x / step
-    return torch.where(u < low, low, torch.where(u > high, high, u.round() - u))
-
-
-def searched_step(x, bits):
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    steps = x.abs().max() / high * torch.logspace(-2, 0, 200)
-    return min(steps, key=lambda step: float(((x / step).clamp(low, high).round() * step - x).square().sum()))
-
-
-def closest_ternary(w):
-    candidates = [torch.zeros_like(w)]
-    for threshold in w.abs():
-        kept = w.abs() >= threshold
-        candidates.append(w[kept].abs().mean() * w.sign() * kept)
-    return min(candidates, key=lambda candidate: float((candidate - w).square().sum()))
-
-
-RIGHT |= {"affine_quantize": affine, "step_gradient": gradient_of_step}
-RIGHT |= {"best_step": searched_step, "best_ternary": closest_ternary}
-WRONG |= {
-    ("affine_quantize", "symmetric"): lambda x, bits: ttq.GroupRTN(bits, per="tensor").build(x)(x),
-    ("affine_quantize", "range without 0"): lambda x, bits: (
-        ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() * (x.max() - x.min()) / (2**bits - 1) + x.min()
-    ),
-    ("affine_quantize", "one level too many"): lambda x, bits: affine(x, bits) * 2**bits / (2**bits - 1),
-    ("affine_quantize", "codes"): lambda x, bits: affine(x, bits).round(),
-    ("step_gradient", "true derivative"): lambda x, step, bits: (
-        (x / step).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round()
-    ),
-    ("step_gradient", "clipping forgotten"): lambda x, step, bits: (x / step).round() - x / step,
-    ("step_gradient", "sign"): lambda x, step, bits: -gradient_of_step(x, step, bits),
-    ("step_gradient", "summed"): lambda x, step, bits: gradient_of_step(x, step, bits).sum(),
-    ("best_step", "max-abs"): lambda x, bits: x.abs().max() / (2 ** (bits - 1) - 1),
-    ("best_step", "three sigma"): lambda x, bits: 3 * x.std() / 2 ** (bits - 1),
-    ("best_step", "grid in absolute units"): lambda x, bits: searched_step(x / x.std(), bits),
-    ("best_step", "negative"): lambda x, bits: -searched_step(x, bits),
-    ("best_step", "no number"): lambda x, bits: x,
-    ("best_step", "infinite"): lambda x, bits: float("inf"),
-    ("best_ternary", "the rule of thumb"): lambda w: ttq.Ternary().build(w)(w),
-    ("best_ternary", "binary"): lambda w: ttq.Binary().build(w)(w),
-    ("best_ternary", "NaN on zeros"): lambda w: closest_ternary(w) / (w.abs().sum() > 0),
-    ("best_ternary", "not rounded"): lambda w: w,
-    ("best_ternary", "a scalar"): lambda w: w.abs().mean(),
-    ("best_ternary", "signs lost"): lambda w: closest_ternary(w).abs(),
 }
 
 
