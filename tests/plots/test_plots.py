@@ -136,9 +136,10 @@ def test_a_quantized_histogram_shows_levels_clipping_and_errors():
 
 
 def test_a_histogram_that_leaves_entries_out_says_so():
-    weights = torch.cat([torch.linspace(-1, 1, 500), torch.tensor([40.0])])
-    axes, _ = ttq.plots.quantized_histogram(weights, 0.5, 2, {"rounding": 0.1}).axes
-    assert axes.get_title() == f"not shown: 1 entries, up to {40 / weights.std():.0f} σ"
+    for far, said in (([40.0], "1 entry"), ([40.0, -39.0], "2 entries")):
+        weights = torch.cat([torch.linspace(-1, 1, 500), torch.tensor(far)])
+        axes, _ = ttq.plots.quantized_histogram(weights, 0.5, 2, {"rounding": 0.1}).axes
+        assert axes.get_title() == f"not shown: {said}, up to {40 / weights.std():.0f} σ"
 
 
 def test_a_staircase_is_flat_between_its_jumps_and_slopes_stand_beside_it():

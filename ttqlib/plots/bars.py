@@ -67,9 +67,9 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
         axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
     axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
     if largest > reach:
-        axes.set_title(
-            f"not shown: {(weights.abs() > reach).sum():,} entries, up to {largest / sigma:.0f} σ", fontsize=9
-        )
+        count = int((weights.abs() > reach).sum())
+        entries = "1 entry" if count == 1 else f"{count:,} entries"
+        axes.set_title(f"not shown: {entries}, up to {largest / sigma:.0f} σ", fontsize=9)
     drawn = beside.bar(list(errors), list(errors.values()), **_looks(errors))
     beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
     beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")
