@@ -70,12 +70,13 @@ def test_lines_show_their_points_on_the_scales_asked_for():
     assert len({(line.get_marker(), line.get_linestyle()) for line in axes.get_lines()}) == 2
 
 
-def test_cost_bars_carry_their_values_in_order_on_a_logarithmic_axis():
+def test_cost_bars_carry_their_values_in_order_and_start_at_zero():
     (axes,) = ttq.plots.cost_bars({"dense": 4832.0, "sides first": 243.2}, "million FLOPs").axes
     assert [patch.get_width() for patch in axes.patches] == [4832.0, 243.2]
     assert [text.get_text() for text in axes.texts] == ["4.83e+03", "243"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dense", "sides first"]
-    assert axes.get_xscale() == "log" and axes.yaxis_inverted()
+    assert axes.get_xscale() == "linear" and axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 5000
+    assert axes.yaxis_inverted()
 
 
 def test_pictures_are_shown_as_they_are_and_clamped():
@@ -137,6 +138,53 @@ def test_a_quantized_histogram_shows_levels_clipping_and_errors():
     assert all(span.get_hatch() for span in (left, right))
     assert [bar.get_height() for bar in beside.patches] == [0.02, 0.3]
     assert [text.get_text() for text in beside.texts] == ["2.00%", "30.00%"]
+
+
+def test_a_histogram_that_leaves_entries_out_says_so():
+    for far, said in (([40.0], "1 entry"), ([40.0, -39.0], "2 entries")):
+        weights = torch.cat([torch.linspace(-1, 1, 500), torch.tensor(far)])
+        axes, _ = ttq.plots.quantized_histogram(weights, 0.5, 2, {"rounding": 0.1}).axes
+        assert axes.get_title() == f"not shown: {said}, up to {40 / weights.std():.0f} σ"
+
+
+def test_a_staircase_is_flat_between_its_jumps_and_slopes_stand_beside_it():
+    x = torch.linspace(-1.4, 1.4, 29)
+    rounded, slope = x.clamp(-1, 1).round(), (x.abs() <= 1).float()
+    stairs, beside = ttq.plots.staircase(x, rounded, {"true": 0 * x, "straight-through": slope}).axes
+    flat = [line for line in stairs.get_lines() if line.get_linewidth() == 3]
+    assert [set(line.get_ydata()) for line in flat] == [{-1.0}, {0.0}, {1.0}]
+    assert [line.get_ydata().tolist() for line in beside.get_lines()] == [[0.0] * 29, slope.tolist()]
+    assert len({line.get_linestyle() for line in beside.get_lines()}) == 2
+    assert [(p.get_x(), p.get_x() + p.get_width()) for p in beside.patches] == [
+        (pytest.approx(-1.4), -1.0),
+        (1.0, pytest.approx(1.4)),
+    ]
+
+
+def test_grids_show_all_entries_their_levels_and_the_farthest():
+    weights = torch.cat([torch.linspace(-1, 1, 500), torch.tensor([40.0])])
+    sigma = weights.std().item()
+    panels = ttq.plots.grids(weights, {"max-abs": 40.0, "best": 0.5}, 2).axes
+    assert [axes.get_title() for axes in panels] == ["max-abs", "best"]
+    for axes, step in zip(panels, (40.0, 0.5), strict=True):
+        *levels, farthest = axes.get_lines()
+        assert [line.get_xdata()[0] for line in levels] == pytest.approx([step * k / sigma for k in (-2, -1, 0, 1)])
+        assert farthest.get_xdata()[0] == pytest.approx(40 / sigma)
+        assert axes.get_xlim()[1] > 40 / sigma
+        assert sum(axes.patches[0].get_data().values) == len(weights)
+
+
+def test_stairs_among_lines_have_no_slope():
+    (axes,) = ttq.plots.lines({"w": {0: 0.4, 1: 0.6}, "Q(w)": {0: 0.0, 1: 1.0}}, "x", "y", stairs=["Q(w)"]).axes
+    assert [line.get_drawstyle() for line in axes.get_lines()] == ["default", "steps-post"]
+
+
+def test_a_layers_network_names_every_mode_and_bond_and_ends_in_its_outputs():
+    figure = ttq.plots.layer_network((2, 3), (5, 7), (1, 2, 6, 4, 1))
+    shown = texts(figure).split()
+    assert all(name in shown for name in ("2", "3", "5", "7", "6", "4", "x", "y", "U", "V", "rows", "$G_4$"))
+    down = [line for line in figure.axes[0].get_lines() if min(line.get_ydata()) < 0]
+    assert [line.get_xdata()[0] for line in down] == [2, 3]
 
 
 def test_a_grid_wider_than_the_weights_clips_nothing_in_the_picture():

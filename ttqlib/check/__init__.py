@@ -6,6 +6,7 @@ write the function passes. One file a subject.
 
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
+from .layers import tt_layer
 from .models import (
     corrected_bias,
     fitting_plan,
@@ -19,6 +20,7 @@ from .quantization import (
     affine_quantize,
     best_step,
     best_ternary,
+    learned_step,
     pack_bits,
     pareto,
     product_error,
@@ -54,6 +56,7 @@ __all__ = [
     "fitting_plan",
     "interleave",
     "largest_rank",
+    "learned_step",
     "mean_pool",
     "pack_bits",
     "pareto",
@@ -68,5 +71,6 @@ __all__ = [
     "tt_add",
     "tt_entry",
     "tt_forward",
+    "tt_layer",
     "tt_storage",
 ]

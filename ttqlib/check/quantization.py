@@ -1,12 +1,14 @@
 """Bits: step sizes, rounding, and codes packed into bytes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from ..quantizers.fake_quantization import clip_range
 from ..quantizers.recipes import LSQ, GroupRTN
-from .verdict import answers, call, counts, exercise, fail
+from .forbidden import call_by_hand
+from .verdict import answers, call, close, counts, exercise, fail
 
 
 @exercise
@@ -20,10 +22,11 @@ def stored_bytes(function: Callable) -> None:
 @exercise
 def affine_quantize(function: Callable) -> None:
     """`function(x, bits)` must round x to 2^bits levels that span its range, widened to hold 0, with 0 a level."""
-    for seed, (mean, bits) in enumerate([(0.0, 4), (3.0, 3), (-5.0, 2), (0.5, 8), (1.5, 2)]):
-        x = _random_weights(seed) + mean
+    cases = [(f"weights around {mean:g}", _random_weights(k) + mean) for k, mean in enumerate([0.0, 3.0, -5.0, 0.5])]
+    cases += [("weights that are all 2", 2 * torch.ones(3, 4)), ("weights that are all zero", torch.zeros(3, 4))]
+    for (kind, x), bits in zip(cases, (4, 3, 2, 8, 3, 4), strict=True):
         expected = GroupRTN(bits, per="tensor", symmetric=False).build(x)(x)
-        answers(function, (x.clone(), bits), expected, f"for weights around {mean:g} at {bits} bits")
+        answers(function, (x, bits), expected, f"for {kind} at {bits} bits")
 
 
 @exercise
@@ -34,34 +37,74 @@ def step_gradient(function: Callable) -> None:
         steps = torch.full_like(x, step)  # one for each entry, so that autograd does not add them up
         quantizer = LSQ(bits, grad_scale=False, per=1).with_step(steps)
         (expected,) = torch.autograd.grad(quantizer(x).sum(), quantizer.scale)
-        answers(function, (x.clone(), step, bits), expected, f"for δ = {step} at {bits} bits")
+        close(function, call_by_hand(function, x, step, bits), expected, f"for δ = {step} at {bits} bits")
+
+
+@exercise
+def learned_step(function: Callable) -> None:
+    """`function(x, step, bits)` must return Q(x, δ, b), with the gradients of LSQ for x and for the tensor δ."""
+    for seed, (size, bits) in enumerate([(0.8, 2), (0.5, 3), (0.1, 4), (0.02, 8)]):
+        x, where = _random_weights(seed).requires_grad_(), f"for δ = {size} at {bits} bits"
+        step = torch.tensor(size, dtype=x.dtype, requires_grad=True)
+        arriving = _random_weights(seed + 10)  # ∂L/∂Q
+        quantizer = LSQ(bits).with_step(step)
+        expected = quantizer(x)
+        wanted = torch.autograd.grad(expected, (x, quantizer.scale), arriving)
+        got = call(function, x, step, bits)
+        if not isinstance(got, Tensor):
+            fail(function, f"expected a tensor, got {type(got).__name__}")
+        close(function, got.detach(), expected.detach(), f"{where}, going forward,")
+        reached = got.requires_grad and torch.autograd.grad(got, (x, step), arriving, allow_unused=True)
+        for name, mine, theirs in zip("xδ", reached or (None, None), wanted, strict=True):
+            if mine is None:
+                fail(function, f"no gradient reaches {name}")
+            close(function, mine, theirs, f"{where}, in the gradient of {name},")
 
 
 @exercise
 def best_step(function: Callable) -> None:
     """`function(x, bits)` must return a δ whose squared error is hardly above the least that any δ has."""
-    for seed, (size, outlier, bits) in enumerate([(1, 1, 2), (1, 10, 4), (1e-3, 1, 3), (1e3, 10, 2), (1, 1, 8)]):
-        x = _random_weights(seed) * size
-        x[0, 0] *= outlier
+    for kind, x, bits in _weights_to_fit():
         try:
-            step = float(torch.as_tensor(call(function, x.clone(), bits)).detach())
+            step = float(torch.as_tensor(call(function, x, bits)).detach())
         except (TypeError, ValueError, RuntimeError):
             fail(function, "expected one number")
         if not 0 < step < torch.inf:
             fail(function, f"a step size is positive and finite, got {step}")
-        candidates = x.abs().max() / 2 ** (bits - 1) * torch.logspace(-2, 0.2, 300, dtype=x.dtype)
-        error, *errors = (float((LSQ(bits).with_step(s)(x).detach() - x).square().sum()) for s in (step, *candidates))
+        (lowest, highest), largest = clip_range(bits), float(x.abs().max())
+        candidates = (largest * torch.logspace(-5, 0.4, 800)).tolist()
+        error, *errors = (
+            float(((x / s).clamp(lowest, highest).round() * s - x).square().sum()) for s in (step, *candidates)
+        )
         if error > 1.03 * min(errors):
             found = f"a squared error {error / min(errors) - 1:.0%} above the least"
-            fail(function, f"for weights of size {size:g} at {bits} bits δ = {step:.3g} has {found}")
+            fail(function, f"for {kind} at {bits} bits δ = {step:.3g} has {found}")
+
+
+def _weights_to_fit() -> Iterator[tuple[str, Tensor, int]]:
+    """Weights in words, as a tensor, and the bits that they get: bells of all sizes, outliers, two heaps."""
+    for seed, (size, bits) in enumerate([(1, 2), (1e-3, 3), (1e3, 2), (1, 8)]):
+        yield f"weights of size {size:g}", _random_weights(seed) * size, bits
+    for seed, (outlier, bits, side) in enumerate([(30, 4, 50), (180, 2, 200)]):
+        x = _random_weights(seed, side, side)
+        x[0, 0] = outlier
+        yield f"weights with an outlier of {outlier} σ", x, bits
+    heaps = 1.5 + 0.1 * _random_weights(0)
+    heaps[:5] += 1.5
+    yield "weights in two heaps, at 1.5 and 3,", heaps, 3
 
 
 @exercise
 def best_ternary(function: Callable) -> None:
     """`function(w)` must return, of all arrays that hold −α, 0 and α only, the closest to w."""
-    weights = [*_random_weights(0)[:3], _random_weights(1)[0] ** 3, torch.tensor([3.0, -3.0, 3.0]), torch.zeros(5)]
+    weights = [*_random_weights(0)[:3], _random_weights(1)[0] ** 3, _random_weights(2).flatten() + 1]
+    weights += [
+        torch.tensor([3.0, -3.0, 3.0]).double(),
+        torch.zeros(5).double(),
+        torch.tensor([1.0, 0.1, -0.1]).double(),
+    ]
     for w in weights:
-        got = call(function, w.clone())
+        got = call(function, w)
         if not isinstance(got, Tensor) or got.shape != w.shape:
             fail(function, f"expected a tensor of shape {tuple(w.shape)}, got {getattr(got, 'shape', type(got))}")
         sizes = got.abs()[got != 0]
@@ -70,8 +113,9 @@ def best_ternary(function: Callable) -> None:
         sums = w.abs().sort(descending=True).values.cumsum(0)  # the k largest kept: α is their mean
         least = w.square().sum() - (sums.square() / torch.arange(1, len(w) + 1)).max()
         error = (got - w).square().sum()
-        if error > least + 1e-5 * w.square().sum():
-            fail(function, f"the squared error is {float(error):.4g}, the least is {float(least):.4g}")
+        if error > least + 1e-10 * w.square().sum():
+            above = f"{float(error / least - 1):.2g} of it above the least" if least > 1e-9 else "where 0 is possible"
+            fail(function, f"the squared error is {float(error):.4g}, {above}")
 
 
 @exercise
@@ -109,5 +153,5 @@ def pack_bits(function: Callable) -> None:
             fail(function, f"for {codes[:6]} at {bits} bits expected the bytes {list(expected)[:6]}, got {shown}")
 
 
-def _random_weights(seed: int) -> Tensor:
-    return torch.randn(50, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _random_weights(seed: int, rows: int = 50, columns: int = 40) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.tensor_train import core_ranks, tt_to_tensor
+from .forbidden import call_by_hand, call_small
 from .verdict import answers, as_cores, by, call, close, counts, exercise, fail, random_cores
 
 # The full tensor of such a train has 16 · 10¹² entries, and half of the train multiplied out fits in no memory either.
@@ -109,11 +110,8 @@ def tt_forward(function: Callable) -> None:
             x = torch.randn(rows, len(weight), dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
             where = f"for {rows} rows, input modes {inputs} and output modes {outputs}"
             answers(function, (x, cores, len(inputs)), x @ weight, where)
-    modes = (40,) * 6  # its weight has 4 · 10⁹ entries: building it cannot work
-    cores, x = random_cores(modes, rank=1), torch.ones(1, 40**3, dtype=torch.float64)
-    sums = [core.sum() for core in cores[:3]]
-    expected = (sums[0] * sums[1] * sums[2] * tt_to_tensor(cores[3:])).reshape(1, -1)
-    answers(function, (x, cores, 3), expected, "for 64,000 inputs and outputs at rank 1")
+    cores, x, expected = _huge()
+    close(function, call_small(function, x, cores, 3, whole="the weight"), expected, "for a million inputs and outputs")
 
 
 @exercise
@@ -122,16 +120,26 @@ def core_scale(function: Callable) -> None:
     for ranks, std in [((1, 1), 0.5), ((1, 4, 1), 0.5), ((1, 12, 30, 30, 30, 12, 1), 0.02), ((1, 2, 3, 2, 1), 1.0)]:
         spread = torch.tensor(ranks, dtype=torch.float64).prod().sqrt()
         expected = (std / spread) ** (1 / (len(ranks) - 1))
-        answers(function, (ranks, std), expected, f"for ranks {ranks} and std {std}")
+        for given in (ranks, list(ranks)):
+            answers(function, (given, std), expected, f"for ranks {ranks} and std {std}")
 
 
 @exercise
 def core_gradient(function: Callable) -> None:
     """`function(cores, gradient, k)` must return the gradient of core k, given that of the whole tensor."""
-    for seed, modes in enumerate([(2, 3, 4), (3, 2, 2, 4), (5, 4)]):
+    long = (2, 3, *(1,) * 30, 4, 2)  # more modes and bonds than there are letters
+    for seed, modes in enumerate([(2, 3, 4), (3, 2, 2, 4), (5, 4), long]):
         cores = [core.requires_grad_() for core in random_cores(modes, rank=3, seed=seed)]
         gradient = torch.randn(modes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         tt_to_tensor(cores).backward(gradient)
+        train = f"a train of {len(modes)} cores" if modes is long else f"a {by(modes)} train"
         for k, core in enumerate(cores):
-            given = ([core.detach() for core in cores], gradient, k)
-            answers(function, given, core.grad, f"for core {k} of a {by(modes)} train")
+            got = call_by_hand(function, [core.detach() for core in cores], gradient, k)
+            close(function, got, core.grad, f"for core {k} of {train}")
+
+
+def _huge() -> tuple[list[Tensor], Tensor, Tensor]:
+    """Cores of rank 1 for a million inputs and outputs, one row of ones, and what comes out of it."""
+    cores, x = random_cores((100,) * 6, rank=1), torch.ones(1, 100**3, dtype=torch.float64)
+    sums = [core.sum() for core in cores[:3]]
+    return cores, x, (sums[0] * sums[1] * sums[2] * tt_to_tensor(cores[3:])).reshape(1, -1)

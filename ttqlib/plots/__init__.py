@@ -8,18 +8,23 @@ from .bars import bars, cost_bars, quantized_histogram, shares
 from .curves import error_against, lines, trade_off, trade_offs
 from .diagrams import pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
+from .networks import layer_network
+from .stairs import grids, staircase
 
 __all__ = [
     "bars",
     "cost_bars",
     "error_against",
+    "grids",
     "heat_map",
+    "layer_network",
     "lines",
     "pictures",
     "pipeline",
     "quantized_histogram",
     "shares",
     "similarities",
+    "staircase",
     "tensor_network",
     "trade_off",
     "trade_offs",

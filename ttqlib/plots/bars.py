@@ -39,12 +39,11 @@ def shares(parts: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
 
 
 def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
-    """One horizontal bar a label on a logarithmic axis, its value at its end: costs that differ by orders."""
+    """One horizontal bar a label, as long as its value, which stands at its end."""
     figure, axes = one_panel(6.4, 0.42 * len(values) + 0.9)
     drawn = axes.barh(list(values), list(values.values()), 0.65, **_looks(values, (*HATCHES, "\\\\")))
     axes.bar_label(drawn, [f"{value:,.3g}" for value in values.values()], padding=3)
-    largest, smallest = max(values.values()), min(values.values())
-    axes.set(xscale="log", xlim=(smallest / 3, largest * 6), xlabel=x_label)
+    axes.set(xlim=(0, 1.18 * max(values.values())), xlabel=x_label)
     axes.invert_yaxis()
     return figure
 
@@ -53,11 +52,12 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     """How the entries of `weights` are spread, the 2^bits levels over them, and beside it what the grid loses.
 
     Whatever lies beyond the lowest and the highest level is hatched: it is clipped. `errors` are shares of Σx². Of
-    very long tails only six standard deviations to either side are shown.
+    very long tails only six standard deviations to either side are shown; how far the others reach is written there.
     """
     figure, (axes, beside) = side_by_side(2, 7.6, 3.2, width_ratios=(4, 1))
     weights = weights.detach().flatten().float()
-    reach = 1.05 * min(float(weights.abs().max()), 6 * float(weights.std()))
+    largest, sigma = float(weights.abs().max()), float(weights.std())
+    reach = 1.05 * min(largest, 6 * sigma)
     levels = [step * level for level in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
     shares = weights.histc(121, -reach, reach) / weights.numel()  # of large weights a hundred times faster than hist
     axes.stairs(shares, torch.linspace(-reach, reach, 122), fill=True, color="lightsteelblue")
@@ -66,6 +66,10 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     for level in levels:
         axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
     axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
+    if largest > reach:
+        count = int((weights.abs() > reach).sum())
+        entries = "1 entry" if count == 1 else f"{count:,} entries"
+        axes.set_title(f"not shown: {entries}, up to {largest / sigma:.0f} σ", fontsize=9)
     drawn = beside.bar(list(errors), list(errors.values()), **_looks(errors))
     beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
     beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")

@@ -1,6 +1,6 @@
 """Points and lines: one quantity against another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from math import inf
 
@@ -29,16 +29,18 @@ def lines(
     curves: Mapping[str, Mapping[float, float]],
     x_label: str,
     y_label: str,
-    x_scale="linear",
-    y_scale="log",
+    x_scale: str = "linear",
+    y_scale: str = "log",
     marks: Mapping[str, float] | None = None,
+    stairs: Collection[str] = (),
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
     A marker stands on about eight points of a curve, on all of them where there are no more. `marks` are upright lines,
-    {label: x}.
+    {label: x}. Curves whose labels are in `stairs` stay at a value until the next, without a slope in between and
+    without markers.
     """
-    figure, axes = _curves(curves, markers=8)
+    figure, axes = _curves(curves, markers=8, stairs=stairs)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
     for label, x in (marks or {}).items():
         axes.axvline(x, color="grey", linestyle="--", zorder=1)
@@ -46,11 +48,15 @@ def lines(
     return figure
 
 
-def _curves(curves: Mapping[str, Mapping[float, float]], markers: float = inf) -> tuple[Figure, Axes]:
+def _curves(
+    curves: Mapping[str, Mapping[float, float]], markers: float = inf, stairs: Collection[str] = ()
+) -> tuple[Figure, Axes]:
     """A panel with one curve a label; a marker on about so many points of each, on all where there are no more."""
     figure, axes = one_panel(6.4, 3.6)
     for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
         marked = {"marker": marker, "markevery": max(1, len(points) // markers)} if markers else {}
+        if label in stairs:
+            marked = {"drawstyle": "steps-post"}
         axes.plot(list(points), list(points.values()), linestyle=line, label=label, **marked)
     axes.grid(alpha=0.3)
     axes.legend()
