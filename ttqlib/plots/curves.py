@@ -35,13 +35,13 @@ def error_against(
 
 
 def lines(
-    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log"
+    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log", markers=8
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
-    A marker stands on about eight points of a curve, on all of them where there are no more.
+    A marker stands on about `markers` points of a curve, on all of them where there are no more.
     """
-    figure, axes = _curves(curves, markers=8)
+    figure, axes = _curves(curves, markers)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
     return figure
 
