@@ -2,7 +2,7 @@
 
 import copy
 import math
-from math import ceil, prod
+from math import prod
 
 import pytest
 import torch
@@ -30,44 +30,6 @@ def pack_bits(codes, bits):
     stream = "".join(f"{code:0{bits}b}"[::-1] for code in codes)
     stream += "0" * (-len(stream) % 8)
     return bytes(int(stream[k : k + 8][::-1], 2) for k in range(0, len(stream), 8))
-
-
-def largest_rank(inputs, outputs):
-    return ceil(inputs * outputs / (inputs + outputs)) - 1
-
-
-def compute_bound_rows(inputs, outputs, balance):
-    def intensity(rows):
-        return 2 * rows * inputs * outputs / (4 * (rows * (inputs + outputs) + inputs * outputs))
-
-    return next((rows for rows in range(1, 2000) if intensity(rows) >= balance), None)
-
-
-def ride_along(u, v, bias):
-    first_bias = torch.cat([torch.zeros_like(v[:, 0]), torch.ones_like(bias[:1])])
-    return torch.cat([u.T, 0 * u.T[:1]]), first_bias, torch.cat([v, bias[None]]).T.contiguous()
-
-
-RIGHT |= {"largest_rank": largest_rank, "compute_bound_rows": compute_bound_rows, "ride_along": ride_along}
-WRONG |= {
-    ("largest_rank", "as many is not fewer"): lambda n, m: n * m // (n + m),
-    ("largest_rank", "half of the inputs"): lambda n, m: n // 2,
-    ("largest_rank", "not whole"): lambda n, m: n * m / (n + m),
-    ("compute_bound_rows", "rounded down"): lambda n, m, c: (compute_bound_rows(n, m, c) or 1) - 1,
-    ("compute_bound_rows", "never None"): lambda n, m, c: compute_bound_rows(n, m, c) or 0,
-    ("compute_bound_rows", "only weights move"): lambda n, m, c: ceil(2 * c),
-    ("compute_bound_rows", "bytes are numbers"): lambda n, m, c: compute_bound_rows(n, m, c / 4),
-    ("ride_along", "no constant"): lambda u, v, b: (
-        ride_along(u, v, b)[0],
-        0 * v[:, 0].sum() + torch.zeros(len(v) + 1, dtype=u.dtype),
-        ride_along(u, v, b)[2],
-    ),
-    ("ride_along", "not transposed"): lambda u, v, b: (
-        tuple(part.T for part in ride_along(u, v, b)[:1]) + ride_along(u, v, b)[1:]
-    ),
-    ("ride_along", "no bias"): lambda u, v, b: ride_along(u, v, torch.zeros_like(b)),
-    ("ride_along", "two tensors"): lambda u, v, b: ride_along(u, v, b)[::2],
-}
 
 
 RIGHT |= {"product_error": product_error, "pareto": pareto, "pack_bits": pack_bits}
@@ -205,36 +167,6 @@ WRONG |= {
     ("smallest_within", "the last row"): lambda rows, points: rows[-1],
     ("smallest_within", "a ratio"): lambda rows, points: within(rows, points)["ratio"],
     ("smallest_within", "nothing"): lambda rows, points: None,
-}
-
-
-def kl_rows(student, teacher):
-    return torch.where(teacher > 0, teacher * (teacher / student).log(), 0).sum(-1)
-
-
-def attention_loss(student, teacher, mask):
-    return kl_rows(student, teacher).mean(1)[mask].mean()
-
-
-def even_map(layers, teacher_layers):
-    return {layer: (2 * layer * teacher_layers + layers) // (2 * layers) for layer in range(layers + 1)}
-
-
-RIGHT |= {"attention_loss": attention_loss, "even_map": even_map}
-WRONG |= {
-    ("attention_loss", "not a number"): lambda s, t, mask: (t * (t / s).log()).sum(-1).mean(1)[mask].mean(),
-    ("attention_loss", "padded queries"): lambda s, t, mask: kl_rows(s, t).mean(),
-    ("attention_loss", "sum of the heads"): lambda s, t, mask: kl_rows(s, t).sum(1)[mask].mean(),
-    ("attention_loss", "also over keys"): lambda s, t, mask: attention_loss(s, t, mask) / s.shape[-1],
-    ("attention_loss", "over sentences"): lambda s, t, mask: (kl_rows(s, t).mean(1) * mask).sum() / len(s),
-    ("attention_loss", "the other way"): lambda s, t, mask: attention_loss(t, s, mask),
-    ("even_map", "the first layers"): lambda layers, height: {k: k for k in range(layers + 1)},
-    ("even_map", "off by one"): lambda layers, height: {k: max(0, m - 1) for k, m in even_map(layers, height).items()},
-    ("even_map", "no embeddings"): lambda layers, height: {k: m for k, m in even_map(layers, height).items() if k},
-    ("even_map", "embeddings to a layer"): lambda layers, height: even_map(layers, height) | {0: 1},
-    ("even_map", "rounded down"): lambda layers, height: {k: k * height // layers for k in range(layers + 1)},
-    ("even_map", "fractions"): lambda layers, height: {k: k * height / layers for k in range(layers + 1)},
-    ("even_map", "a list"): lambda layers, height: list(even_map(layers, height).values()),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from .verdict import answers, call, exercise, fail
+from .verdict import call, close, exercise, fail
 
 
 @exercise
@@ -14,19 +14,24 @@ def attention_loss(function: Callable) -> None:
     Both are attention probabilities, (B, heads, T, T), whose entries at padded keys are 0; the mask is (B, T).
     """
     generator = torch.Generator().manual_seed(0)
-    for lengths, heads in [((4, 4), 2), ((3, 1, 5), 3), ((2, 6), 1)]:
+    for lengths, heads, side in [((4, 4), 2, "right"), ((3, 1, 5), 3, "right"), ((2, 6), 1, "left")]:
         longest = max(lengths)
         mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        mask = mask.flip(1) if side == "left" else mask  # as many language models pad
         maps = torch.randn(2, len(lengths), heads, longest, longest, generator=generator, dtype=torch.float64)
-        student, teacher = maps.masked_fill(~mask[None, :, None, None, :], -torch.inf).softmax(-1)
+        student, teacher = maps.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
         rows = [
-            (p * (p / q).log()).sum()
-            for sentence, length in enumerate(lengths)
+            (p[real] * (p[real] / q[real]).log()).sum()
+            for sentence, real in enumerate(mask)
             for head in range(heads)
-            for p, q in zip(teacher[sentence, head, :length, :length], student[sentence, head, :length, :length])
+            for p, q in zip(teacher[sentence, head, real], student[sentence, head, real], strict=True)
         ]
-        where = f"for sentences of {', '.join(map(str, lengths))} tokens and {heads} heads"
-        answers(function, (student.clone(), teacher.clone(), mask.clone()), torch.stack(rows).mean(), where)
+        padded = ", padded in front," if side == "left" else ""
+        where = f"for sentences of {', '.join(map(str, lengths))} tokens{padded} and {heads} heads"
+        got = call(function, student, teacher, mask)
+        if isinstance(got, torch.Tensor | float) and torch.as_tensor(got).isnan().any():
+            fail(function, f"{where} the result is not a number: at padded keys both maps are 0")
+        close(function, got, torch.stack(rows).mean(), where)
 
 
 @exercise

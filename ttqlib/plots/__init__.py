@@ -9,11 +9,13 @@ from .curves import error_against, lines, trade_off, trade_offs
 from .diagrams import pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 from .networks import layer_network
+from .points import dots, roofline
 from .stairs import grids, staircase
 
 __all__ = [
     "bars",
     "cost_bars",
+    "dots",
     "error_against",
     "grids",
     "heat_map",
@@ -22,6 +24,7 @@ __all__ = [
     "pictures",
     "pipeline",
     "quantized_histogram",
+    "roofline",
     "shares",
     "similarities",
     "staircase",

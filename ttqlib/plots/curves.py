@@ -31,16 +31,18 @@ def lines(
     y_label: str,
     x_scale: str = "linear",
     y_scale: str = "log",
+    markers: int = 8,
     marks: Mapping[str, float] | None = None,
     stairs: Collection[str] = (),
+    controls: Collection[str] = (),
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
-    A marker stands on about eight points of a curve, on all of them where there are no more. `marks` are upright lines,
-    {label: x}. Curves whose labels are in `stairs` stay at a value until the next, without a slope in between and
-    without markers.
+    A marker stands on about `markers` points of a curve, on all of them where there are no more. `marks` are upright
+    lines, {label: x}. Curves in `stairs` stay at a value until the next, without a slope in between and without
+    markers. Those in `controls` are dotted and hollow, in the colour and with the marker of the curve before them.
     """
-    figure, axes = _curves(curves, markers=8, stairs=stairs)
+    figure, axes = _curves(curves, markers, stairs, controls)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
     for label, x in (marks or {}).items():
         axes.axvline(x, color="grey", linestyle="--", zorder=1)
@@ -49,18 +51,32 @@ def lines(
 
 
 def _curves(
-    curves: Mapping[str, Mapping[float, float]], markers: float = inf, stairs: Collection[str] = ()
+    curves: Mapping[str, Mapping[float, float]],
+    markers: float = inf,
+    stairs: Collection[str] = (),
+    controls: Collection[str] = (),
 ) -> tuple[Figure, Axes]:
     """A panel with one curve a label; a marker on about so many points of each, on all where there are no more."""
     figure, axes = one_panel(6.4, 3.6)
-    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
-        marked = {"marker": marker, "markevery": max(1, len(points) // markers)} if markers else {}
-        if label in stairs:
-            marked = {"drawstyle": "steps-post"}
-        axes.plot(list(points), list(points.values()), linestyle=line, label=label, **marked)
+    styles, look = cycle(STYLES), {}
+    for label, points in curves.items():
+        if label in controls:
+            look |= {"linestyle": ":", "markerfacecolor": "none", "color": axes.get_lines()[-1].get_color()}
+        else:
+            marker, line = next(styles)
+            look = {"linestyle": line} | ({"marker": marker} if markers else {})
+        every = {"markevery": max(1, len(points) // markers)} if markers else {}
+        stepped = {"drawstyle": "steps-post", "marker": "none"} if label in stairs else {}
+        axes.plot(list(points), list(points.values()), label=label, **every, **look | stepped)
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend_above(figure, curves)
     return figure, axes
+
+
+def _legend_above(figure: Figure, labels: Collection[str]) -> None:
+    """The legend over the panel, where it hides no data, in as many columns as the longest label allows."""
+    columns = int(78 / (max(map(len, labels)) + 7))
+    figure.legend(loc="outside upper center", ncols=max(1, min(columns, len(labels))))
 
 
 def trade_off(
