@@ -1,6 +1,6 @@
 """Points and lines: one quantity against another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from math import inf
 
@@ -35,26 +35,46 @@ def error_against(
 
 
 def lines(
-    curves: Mapping[str, Mapping[float, float]], x_label: str, y_label: str, x_scale="linear", y_scale="log"
+    curves: Mapping[str, Mapping[float, float]],
+    x_label: str,
+    y_label: str,
+    x_scale="linear",
+    y_scale="log",
+    controls: Collection[str] = (),
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
-    A marker stands on about eight points of a curve, on all of them where there are no more.
+    A marker stands on about eight points of a curve, on all of them where there are no more. `controls` are dashed and
+    hollow, in the colour and with the marker of the curve before them.
     """
-    figure, axes = _curves(curves, markers=8)
+    figure, axes = _curves(curves, 8, controls)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
     return figure
 
 
-def _curves(curves: Mapping[str, Mapping[float, float]], markers: float = inf) -> tuple[Figure, Axes]:
+def _curves(
+    curves: Mapping[str, Mapping[float, float]], markers: float = inf, controls: Collection[str] = ()
+) -> tuple[Figure, Axes]:
     """A panel with one curve a label; a marker on about so many points of each, on all where there are no more."""
     figure, axes = one_panel(6.4, 3.6)
-    for (label, points), (marker, line) in zip(curves.items(), cycle(STYLES)):
-        marked = {"marker": marker, "markevery": max(1, len(points) // markers)} if markers else {}
-        axes.plot(list(points), list(points.values()), linestyle=line, label=label, **marked)
+    styles, look = cycle(STYLES), {}
+    for label, points in curves.items():
+        if label in controls:
+            look |= {"linestyle": ":", "markerfacecolor": "none", "color": axes.get_lines()[-1].get_color()}
+        else:
+            marker, line = next(styles)
+            look = {"linestyle": line} | ({"marker": marker} if markers else {})
+        every = {"markevery": max(1, len(points) // markers)} if markers else {}
+        axes.plot(list(points), list(points.values()), label=label, **every, **look)
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend_above(figure, curves)
     return figure, axes
+
+
+def _legend_above(figure: Figure, labels: Collection[str]) -> None:
+    """The legend over the panel, where it hides no data, in as many columns as the longest label allows."""
+    columns = int(66 / (max(map(len, labels)) + 8))
+    figure.legend(loc="outside upper center", ncols=max(1, min(columns, len(labels))))
 
 
 def trade_off(
@@ -66,7 +86,8 @@ def trade_off(
 ) -> Figure:
     """Points (cost, error) under their labels, the front of those that no other beats, and a ring around one."""
     figure, axes = one_panel(6.4, 3.8)
-    for (label, points), (marker, fill) in zip(clouds.items(), cycle((("o", "lightsteelblue"), ("s", "none")))):
+    looks = cycle((("o", "lightsteelblue"), ("s", "none"), ("^", "tab:green")))
+    for (label, points), (marker, fill) in zip(clouds.items(), looks):
         axes.scatter(*zip(*points), marker=marker, facecolors=fill, edgecolors="black", s=26, label=label, zorder=2)
     axes.plot(*zip(*front), color="tab:orange", linestyle="--", linewidth=2, label="front of the trains", zorder=1)
     axes.plot(*chosen, "o", markersize=15, color="black", fillstyle="none", markeredgewidth=2, label="chosen")
@@ -74,7 +95,7 @@ def trade_off(
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", markerscale=0.6)
+    figure.legend(loc="outside upper center", ncols=3, markerscale=0.6)
     return figure
 
 
