@@ -36,7 +36,10 @@ def dense(layer):
 
 @pytest.fixture(scope="module")
 def low_rank(layer):
-    thin = {r: [c.detach() for c in ttq.TTLinear.from_linear(layer, r, (12,), (20,)).cores] for r in (3, 5)}
+    thin = {
+        r: [c.detach() for c in ttq.TTLinear.from_linear(layer, r, in_modes=(12,), out_modes=(20,)).cores]
+        for r in (3, 5)
+    }
     return ttq.explore.rank_bit_points(layer, thin, BITS)
 
 
