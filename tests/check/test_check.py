@@ -25,14 +25,6 @@ def add(a, b):
     return ttq.tt_svd(summed, [x + y if 0 < k < len(a) else 1 for k, (x, y) in enumerate(bonds(a, b))])
 
 
-def stored_bytes(shapes, bits):
-    return sum(ceil(prod(shape) * bits / 8) + 4 for shape in shapes)
-
-
-def mean_pool(states, mask):
-    return torch.stack([row[real.bool()].mean(dim=0) for row, real in zip(states, mask, strict=True)])
-
-
 def bonds(a, b):
     return zip(ttq.core_ranks(a), ttq.core_ranks(b), strict=True)
 
@@ -175,23 +167,6 @@ WRONG |= {
     ("best_ternary", "not rounded"): lambda w: w,
     ("best_ternary", "a scalar"): lambda w: w.abs().mean(),
     ("best_ternary", "signs lost"): lambda w: closest_ternary(w).abs(),
-}
-
-RIGHT |= {"stored_bytes": stored_bytes, "mean_pool": mean_pool}
-WRONG |= {
-    ("stored_bytes", "no step sizes"): lambda shapes, bits: stored_bytes(shapes, bits) - 4 * len(shapes),
-    ("stored_bytes", "one step size"): lambda shapes, bits: stored_bytes(shapes, bits) - 4 * len(shapes) + 4,
-    ("stored_bytes", "rounded down"): lambda shapes, bits: sum(prod(s) * bits // 8 + 4 for s in shapes),
-    ("stored_bytes", "rounded up at the end"): lambda shapes, bits: (
-        ceil(sum(prod(s) * bits for s in shapes) / 8) + 4 * len(shapes)
-    ),
-    ("stored_bytes", "a byte each"): lambda shapes, bits: stored_bytes(shapes, 8),
-    ("stored_bytes", "not whole"): lambda shapes, bits: sum(prod(s) * bits / 8 + 4 for s in shapes),
-    ("mean_pool", "padding counts"): lambda states, mask: states.mean(dim=1),
-    ("mean_pool", "divided by the padded length"): lambda states, mask: (states * mask[..., None]).mean(dim=1),
-    ("mean_pool", "one count for all"): lambda states, mask: (states * mask[..., None]).sum(1) / mask[0].sum(),
-    ("mean_pool", "the first token"): lambda states, mask: states[:, 0],
-    ("mean_pool", "over sentences"): lambda states, mask: (states * mask[..., None]).sum(dim=(0, 1)) / mask.sum(),
 }
 
 

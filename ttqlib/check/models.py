@@ -19,12 +19,13 @@ from .verdict import answers, call, close, counts, exercise, fail, listed
 def mean_pool(function: Callable) -> None:
     """`function(states, mask)` must return the mean over the tokens whose mask is 1, for each sentence."""
     generator = torch.Generator().manual_seed(0)
-    for lengths, padded in [((4, 4), 4), ((3, 1, 5), 5), ((2, 6), 9)]:
+    for lengths, padded, side in [((4, 4), 4, "right"), ((3, 1, 5), 7, "right"), ((2, 6), 9, "left")]:
         states = torch.randn(len(lengths), padded, 8, generator=generator, dtype=torch.float64)
         mask = (torch.arange(padded) < torch.tensor(lengths)[:, None]).long()
-        expected = torch.stack([row[:length].mean(0) for row, length in zip(states, lengths, strict=True)])
-        where = f"for sentences of {listed(lengths)} tokens, padded to {padded},"
-        answers(function, (states.clone(), mask.clone()), expected, where)
+        mask = mask.flip(1) if side == "left" else mask  # as many language models pad
+        expected = torch.stack([row[real.bool()].mean(0) for row, real in zip(states, mask, strict=True)])
+        where = f"for sentences of {listed(lengths)} tokens, padded {'in front ' if side == 'left' else ''}to {padded},"
+        answers(function, (states, mask), expected, where)
 
 
 @exercise

@@ -14,7 +14,7 @@ def stored_bytes(function: Callable) -> None:
     """`function(shapes, bits)` must return the bytes of packed codes and one float32 step size for each array."""
     for shapes, bits in [([(1, 8, 10)], 4), ([(1, 3, 3), (3, 5, 1)], 3), ([(7,), (7,), (7,)], 1), ([], 4), ([(6,)], 8)]:
         expected = sum(-(-torch.Size(shape).numel() * bits // 8) + 4 for shape in shapes)
-        counts(function, (shapes, bits), expected, f"for the bytes of shapes {shapes} at {bits} bits")
+        counts(function, (shapes, bits), expected, f"for the bytes of shapes {shapes} at {bits} bits", whole=True)
 
 
 @exercise

@@ -36,14 +36,35 @@ def random_cores(modes: Sequence[int], rank: int, seed: int = 0) -> list[Tensor]
 
 
 def call(function: Callable, *arguments):
-    """What the reader's function says; the check fails where it raises."""
+    """What the reader's function says; the check fails where it raises, or changes tensors or lists it was given."""
+    before = [_copied(argument) for argument in arguments]
     try:
-        return function(*arguments)
+        got = function(*arguments)
     except NotImplementedError:
-        problem = "not written yet"
+        fail(function, "not written yet")
     except Exception as error:
-        problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
-    fail(function, problem)
+        fail(function, f"raised {type(error).__name__}: {' '.join(str(error).split())}")
+    if not all(map(_same, before, arguments)):
+        fail(function, "what it was given must stay as it was: change a copy")
+    return got
+
+
+def _copied(value):
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _same(before, after) -> bool:
+    if isinstance(before, Tensor):
+        return isinstance(after, Tensor) and torch.equal(before, after)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(_same, before, after))
+    return before is after or before == after
 
 
 def as_cores(function: Callable, cores, modes: Sequence[int]) -> list[Tensor]:
@@ -71,7 +92,8 @@ def counts(function: Callable, arguments: tuple, expected: int | None, where: st
     except TypeError:
         number = None
     if isinstance(got, bool) or number != expected:
-        fail(function, f"{where} expected {expected}, got {got!r}")
+        kind = "the whole number " if whole and isinstance(got, float) else ""
+        fail(function, f"{where} expected {kind}{expected}, got {got!r}")
 
 
 def close(function: Callable, got, expected: Tensor, where: str) -> None:
