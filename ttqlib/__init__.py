@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "tt_to_tensor",
             "unfolding",
         ],
+        "tensors.rounding": ["tt_round"],
         "tensors.gauge": ["balance_norms", "canonical_form", "rotate_bonds"],
         "quantizers.recipes": ["Binary", "GroupRTN", "LSQ", "Ternary", "WeightQuantizer", "WeightRecipe"],
         "quantizers.parametrizing": ["fake_quantize_"],

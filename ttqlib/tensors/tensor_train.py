@@ -37,15 +37,13 @@ def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: f
         TypeError: `tensor` is not a real floating-point tensor.
         ValueError: it is empty or holds NaN or infinity; a bad rank; a tolerance outside (0, 1).
     """
-    _check(tensor)
-    if (rank is None) == (tolerance is None):
-        raise ValueError(f"give either rank or tolerance, got rank={rank!r} and tolerance={tolerance!r}")
+    check_tensor(tensor)
+    check_one_of(rank, tolerance)
     ranks = tt_ranks(tensor, tolerance) if rank is None else clip_ranks(tensor.shape, rank)
     cores, remainder = [], _to_decompose(tensor).reshape(1, -1)
     for mode, wanted in zip(tensor.shape[:-1], ranks[1:-1], strict=True):
         unfolding = remainder.reshape(len(remainder) * mode, -1)  # (r_{k-1} · n_k, n_{k+1} ⋯ n_d)
-        u = _leading_directions(unfolding, wanted)
-        u = u * u.gather(0, u.abs().argmax(0, keepdim=True)).sign()  # each column's largest entry is positive
+        u = largest_positive(_leading_directions(unfolding, wanted))
         cores.append(u.reshape(-1, mode, wanted))
         remainder = u.T @ unfolding  # (r_k, n_{k+1} ⋯ n_d)
     cores.append(remainder[..., None])
@@ -74,7 +72,7 @@ def tt_matrix(
         TypeError, ValueError: as `tt_svd`; also where the modes do not multiply out to the shape of the matrix, or
             are not equally many for rows and columns.
     """
-    _check(matrix)
+    check_tensor(matrix)
     row_modes, column_modes = mode_sizes("row_modes", row_modes), mode_sizes("column_modes", column_modes)
     if len(row_modes) != len(column_modes):
         raise ValueError(f"row_modes and column_modes must be equally many, got {row_modes} and {column_modes}")
@@ -118,7 +116,7 @@ def singular_values(tensor: Tensor) -> list[Tensor]:
     Raises:
         TypeError, ValueError: as `tt_svd`, for a tensor that cannot be decomposed.
     """
-    _check(tensor)
+    check_tensor(tensor)
     tensor = at_least_float32(tensor.detach())
     return [torch.linalg.svdvals(unfolding(tensor, k)) for k in range(1, tensor.ndim)]
 
@@ -148,16 +146,15 @@ def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
         TypeError: `tensor` is not a real floating-point tensor.
         ValueError: it is empty or holds NaN or infinity; a tolerance outside (0, 1).
     """
-    if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must lie strictly between 0 and 1 (0.1 allows 10 % error), got {tolerance!r}")
-    _check(tensor)
+    check_tolerance(tolerance)
+    check_tensor(tensor)
     remainder = _to_decompose(tensor)
     norm = float(torch.linalg.vector_norm(remainder, dtype=torch.float64))  # float32 sums lose digits
     allowed = tolerance * norm / sqrt(max(1, tensor.ndim - 1))
     ranks = [1]
     for mode in tensor.shape[:-1]:
         unfolding = remainder.reshape(ranks[-1] * mode, -1)
-        u, s = _left_svd(unfolding)
+        u, s = left_svd(unfolding)
         discarded = s.double().square().flip(0).cumsum(0).sqrt().flip(0)  # [r]: the norm of s[r:]
         needed = int((discarded > allowed).sum())
         ranks.append(max(needed, -(-ranks[-1] // mode)))  # below that the rank just chosen would be out of reach
@@ -192,16 +189,16 @@ def _leading_directions(matrix: Tensor, rank: int) -> Tensor:
     """
     rows, columns = matrix.shape
     if matrix.dtype != torch.float32 or matrix.numel() < SMALL:
-        return _left_svd(matrix)[0][:, :rank]
+        return left_svd(matrix)[0][:, :rank]
     side = matrix if rows <= columns else matrix.T
     gram = _gram(side)
     total = float(gram.trace())  # ‖A‖²
     if not 1e-20 < total < 1e20:  # squares of tiny or huge numbers leave the range of float32
-        return _left_svd(matrix)[0][:, :rank]
+        return left_svd(matrix)[0][:, :rank]
     squares, vectors = torch.linalg.eigh(gram)  # rising
     discarded = total - float(squares[-rank:].sum())
     if rank < len(side) and sqrt(rank) * GRAM_ERROR * total > SLACK * discarded:
-        return _left_svd(matrix)[0][:, :rank]
+        return left_svd(matrix)[0][:, :rank]
     leading = vectors[:, -rank:].flip(1)
     return leading if side is matrix else torch.linalg.qr(matrix @ leading).Q
 
@@ -211,7 +208,7 @@ def _gram(matrix: Tensor) -> Tensor:
     return sum(part @ part.T for part in matrix.split(SUMMED, dim=1))
 
 
-def _left_svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def left_svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Left singular vectors (m, k) and singular values (k) of a `matrix` (m, n), k = min(m, n), to full precision.
 
     A wide matrix is made square first: A = L Q, with L (m, m) and orthonormal rows in Q, which is never built, has the
@@ -223,14 +220,29 @@ def _left_svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return u, s
 
 
-def _check(tensor: Tensor) -> None:
+def largest_positive(vectors: Tensor) -> Tensor:
+    """`vectors`, the columns of (m, r), each with the sign that makes its largest entry positive."""
+    return vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+
+
+def check_tensor(tensor: Tensor, name: str = "tensor") -> None:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"tensor must be a torch tensor of floating-point numbers (call .float() on it), got {kind}")
+        raise TypeError(f"{name} must be a torch tensor of floating-point numbers (call .float() on it), got {kind}")
     if not tensor.ndim or not tensor.numel():
-        raise ValueError(f"tensor must have at least one mode and none that is empty, got shape {tuple(tensor.shape)}")
+        raise ValueError(f"{name} must have at least one mode and none that is empty, got shape {tuple(tensor.shape)}")
     if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum is fast; it may overflow, but hides nothing
-        raise ValueError("tensor must be finite, got NaN or infinite entries")
+        raise ValueError(f"{name} must be finite, got NaN or infinite entries")
+
+
+def check_one_of(rank: int | Sequence[int] | None, tolerance: float | None) -> None:
+    if (rank is None) == (tolerance is None):
+        raise ValueError(f"give either rank or tolerance, got rank={rank!r} and tolerance={tolerance!r}")
+
+
+def check_tolerance(tolerance: float) -> None:
+    if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must lie strictly between 0 and 1 (0.1 allows 10 % error), got {tolerance!r}")
 
 
 @contextmanager
