@@ -9,42 +9,7 @@ import torch
 
 import ttqlib as ttq
 from ttqlib.check import CheckFailed
-
-
-def entry(cores, index):
-    return ttq.tt_to_tensor(cores)[tuple(index)]
-
-
-def storage(modes, rank):
-    ranks = [min(rank, prod(modes[:k]), prod(modes[k:])) for k in range(len(modes) + 1)]
-    return sum(a * n * b for a, n, b in zip(ranks, modes, ranks[1:], strict=False))
-
-
-def add(a, b):
-    summed = ttq.tt_to_tensor(a) + ttq.tt_to_tensor(b)
-    return ttq.tt_svd(summed, [x + y if 0 < k < len(a) else 1 for k, (x, y) in enumerate(bonds(a, b))])
-
-
-def bonds(a, b):
-    return zip(ttq.core_ranks(a), ttq.core_ranks(b), strict=True)
-
-
-def digits(number, modes):
-    return [int(d) for d in torch.unravel_index(torch.tensor(number), modes)]
-
-
-def row(cores, index):
-    picked = []
-    for core in reversed(cores):
-        index, digit = divmod(index, core.shape[1])
-        picked.insert(0, core[:, digit])
-    return ttq.tt_to_tensor(picked).flatten()
-
-
-def interleave(matrix, rows, columns):
-    d = len(rows)
-    tensor = matrix.reshape(*rows, *columns).permute([a for k in range(d) for a in (k, d + k)])
-    return tensor.reshape([m * n for m, n in zip(rows, columns, strict=True)])
+from ttqlib.check.verdict import call
 
 
 def forward(x, cores, order):
@@ -69,34 +34,9 @@ def gradient_of(cores, gradient, k):
     return torch.autograd.grad((ttq.tt_to_tensor(cores) * gradient).sum(), cores[k])[0]
 
 
-def tampering_add(a, b):
-    result = add(a, b)
-    a[0].zero_()
-    return result
-
-
-RIGHT = {"tt_entry": entry, "tt_storage": storage, "tt_add": add, "digits": digits, "embedding_row": row}
-RIGHT["interleave"] = interleave
-RIGHT |= {"tt_forward": forward, "core_scale": scale, "core_gradient": gradient_of}
+RIGHT = {"tt_forward": forward, "core_scale": scale, "core_gradient": gradient_of}
 
 WRONG = {
-    ("tt_entry", "first entry only"): lambda cores, index: entry(cores, [0] * len(index)),
-    ("tt_entry", "strides forgotten"): lambda cores, index: ttq.tt_to_tensor(cores).flatten()[sum(index)],
-    ("tt_entry", "a matrix, not a number"): lambda cores, index: entry(cores, index).reshape(1, 1),
-    ("tt_entry", "text"): lambda cores, index: "5",
-    ("tt_storage", "ranks not clipped"): lambda modes, rank: sum(
-        n * (1 if k == 0 else rank) * (1 if k == len(modes) - 1 else rank) for k, n in enumerate(modes)
-    ),
-    ("tt_storage", "the full tensor"): lambda modes, rank: prod(modes),
-    ("tt_add", "the first train"): lambda a, b: a,
-    ("tt_add", "cores added entry by entry"): lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
-    ("tt_add", "not a list"): lambda a, b: ttq.tt_to_tensor(a) + ttq.tt_to_tensor(b),
-    ("tt_add", "ranks that need not be"): lambda a, b: ttq.tt_svd(ttq.tt_to_tensor(a) + ttq.tt_to_tensor(b), 10**6),
-    ("tt_add", "changes its input"): tampering_add,
-    ("digits", "least significant first"): lambda number, modes: digits(number, modes)[::-1],
-    ("digits", "a number"): lambda number, modes: number,
-    ("embedding_row", "the next row"): lambda cores, index: row(cores, index + 1 if index == 0 else index - 1),
-    ("embedding_row", "builds the table"): lambda cores, index: ttq.tt_matrix_to_matrix(cores)[index],
     ("tt_forward", "builds the weight"): dense_forward,
     ("tt_forward", "no batch"): lambda x, cores, order: forward(x, cores, order)[0],
     ("tt_forward", "one core too many on the left"): lambda x, cores, order: forward(x, cores, order + 1),
@@ -107,9 +47,6 @@ WRONG = {
     ("core_gradient", "the first core's"): lambda cores, gradient, k: gradient_of(cores, gradient, 0),
     ("core_gradient", "of the sum"): lambda cores, gradient, k: gradient_of(cores, torch.ones_like(gradient), k),
     ("core_gradient", "the core itself"): lambda cores, gradient, k: cores[k],
-    ("interleave", "not permuted"): lambda m, rows, columns: m.reshape(
-        [a * b for a, b in zip(rows, columns, strict=True)]
-    ),
 }
 
 
@@ -442,6 +379,23 @@ def test_an_exception_of_the_readers_is_told_in_one_line():
     with pytest.raises(CheckFailed, match=r"^exercise: raised KeyError: [^\n]*$") as caught:
         ttq.check.tt_entry(exercise)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def grow(value):
+    value.update(more=1) if isinstance(value, dict) else value.reverse()
+
+
+@pytest.mark.parametrize("given", [[1, 2], [[0], [1, 2]], {"mean": 1.0}, [(3, 1), (1, 2)]], ids=str)
+def test_what_an_answer_was_given_has_to_stay_as_it_was(given):
+    assert call(str, given) == str(given)
+    with pytest.raises(CheckFailed, match="what it was given must stay as it was"):
+        call(grow, given)
+
+
+def test_memory_that_is_not_there_is_told_in_plain_words():
+    for ask in (lambda: torch.empty(2**60), lambda: bytearray(2**60)):
+        with pytest.raises(CheckFailed, match="asked for more memory than there is"):
+            call(ask)
 
 
 def test_a_failed_check_renders_as_one_plain_line():

@@ -43,6 +43,8 @@ def call(function: Callable, *arguments):
     except NotImplementedError:
         fail(function, "not written yet")
     except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            fail(function, "asked for more memory than there is: work with the cores, build nothing of full size")
         fail(function, f"raised {type(error).__name__}: {' '.join(str(error).split())}")
     if not all(map(_same, before, arguments)):
         fail(function, "what it was given must stay as it was: change a copy")
