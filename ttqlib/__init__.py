@@ -55,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.report": ["report"],
         "measures.clock": ["interleaved_medians", "peak_bytes"],
         "measures.memory": ["keep_freed_memory"],
+        "measures.results": ["Results"],
         "training.qat": ["QATTrainer"],
         "training.dropout": ["QuickDropout", "quick_dropout_"],
         "training.losses": [

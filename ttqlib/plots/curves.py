@@ -40,14 +40,15 @@ def lines(
     y_label: str,
     x_scale="linear",
     y_scale="log",
+    markers=8,
     controls: Collection[str] = (),
 ) -> Figure:
     """One curve a label, each a mapping from x to y: losses against steps, costs against sizes.
 
-    A marker stands on about eight points of a curve, on all of them where there are no more. `controls` are dashed and
-    hollow, in the colour and with the marker of the curve before them.
+    A marker stands on about `markers` points of a curve, on all of them where there are no more. `controls` are dashed
+    and hollow, in the colour and with the marker of the curve before them.
     """
-    figure, axes = _curves(curves, 8, controls)
+    figure, axes = _curves(curves, markers, controls)
     axes.set(xscale=x_scale, yscale=y_scale, xlabel=x_label, ylabel=y_label)
     return figure
 

@@ -1,0 +1,50 @@
+"""Points: measured ones on lines with names, and under a roof."""
+
+from collections.abc import Mapping
+from itertools import cycle
+
+from matplotlib.figure import Figure
+
+from .style import FILLS, STYLES, one_panel
+
+
+def dots(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], x_label: str, mark: tuple | None = None):
+    """One line a label, on it a point for each group: {label: {group: (value, deviation or None)}}.
+
+    Groups differ by marker and fill. `mark` is a vertical line, (value, its name).
+    """
+    figure, axes = one_panel(6.8, 0.34 * len(rows) + 1.3)
+    groups = list(dict.fromkeys(group for points in rows.values() for group in points))
+    for group, (marker, _), fill in zip(groups, cycle(STYLES), cycle((FILLS[0], FILLS[4], *FILLS[1:4]))):
+        there = [(place, points[group]) for place, points in enumerate(rows.values()) if group in points]
+        places, (values, spread) = [place for place, _ in there], zip(*(point for _, point in there))
+        style = {"fmt": marker, "ms": 7, "mfc": fill, "mec": "black", "ecolor": "grey", "capsize": 3}
+        axes.errorbar(values, places, xerr=[deviation or 0 for deviation in spread], label=group, **style)
+    if mark:
+        axes.axvline(mark[0], color="black", linestyle="--", linewidth=1, label=mark[1], zorder=1)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlabel=x_label, ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def roofline(
+    roof: Mapping[float, float], points: Mapping[str, Mapping[float, float]], names: Mapping[str, list] | None = None
+) -> Figure:
+    """The roof as a plain line, {FLOPs a byte: GFLOP/s}, and measured points under labels; axes are logarithmic.
+
+    `names` are what to write beside the points of a label, numbers of rows for instance, in their order.
+    """
+    figure, axes = one_panel(6.8, 3.9)
+    axes.plot(list(roof), list(roof.values()), color="grey", linewidth=2, label="the roof")
+    for (label, found), (marker, line), fill in zip(points.items(), cycle(STYLES), cycle((FILLS[0], FILLS[4], "grey"))):
+        axes.plot(
+            list(found), list(found.values()), marker=marker, linestyle=line, color="black", mfc=fill, label=label
+        )
+        for place, name in zip(found.items(), (names or {}).get(label, ())):
+            axes.annotate(f"{name}", place, (0, -12), textcoords="offset points", ha="center", va="top", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte", ylabel="GFLOP/s")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
