@@ -38,13 +38,13 @@ def test_rows_without_settings_can_be_asked_for():
 
 
 def test_a_name_that_no_row_has_is_told():
-    with pytest.raises(ValueError, match="no row has stepz; there are .*steps"):
+    with pytest.raises(ValueError, match=r"no row has stepz; there are .*steps"):
         ROWS.where(stepz=10)
 
 
 @pytest.mark.parametrize("wanted, count", [({"method": "tt"}, 3), ({"ratio": 7.0}, 0)])
 def test_one_row_has_to_be_the_only_one(wanted, count):
-    with pytest.raises(ValueError, match=f"expected one row .*, found {count}"):
+    with pytest.raises(ValueError, match=rf"expected one row .*, found {count}"):
         ROWS.one(**wanted)
 
 

@@ -38,10 +38,10 @@ def roofline(
     """
     figure, axes = one_panel(6.8, 3.9)
     axes.plot(list(roof), list(roof.values()), color="grey", linewidth=2, label="the roof")
-    for (label, found), (marker, line), fill in zip(points.items(), cycle(STYLES), cycle((FILLS[0], FILLS[4], "grey"))):
-        axes.plot(
-            list(found), list(found.values()), marker=marker, linestyle=line, color="black", mfc=fill, label=label
-        )
+    fills = cycle((FILLS[0], FILLS[4], FILLS[5]))
+    for (label, found), (marker, line), fill in zip(points.items(), cycle(STYLES), fills):
+        looks = {"marker": marker, "linestyle": line, "color": "black", "mfc": fill}
+        axes.plot(list(found), list(found.values()), label=label, **looks)
         for place, name in zip(found.items(), (names or {}).get(label, ())):
             axes.annotate(f"{name}", place, (0, -12), textcoords="offset points", ha="center", va="top", fontsize=8)
     axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte", ylabel="GFLOP/s")
