@@ -74,7 +74,7 @@ def _curves(
 
 def _legend_above(figure: Figure, labels: Collection[str]) -> None:
     """The legend over the panel, where it hides no data, in as many columns as the longest label allows."""
-    columns = int(66 / (max(map(len, labels)) + 8))
+    columns = int(78 / (max(map(len, labels)) + 7))
     figure.legend(loc="outside upper center", ncols=max(1, min(columns, len(labels))))
 
 
