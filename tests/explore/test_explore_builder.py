@@ -310,6 +310,10 @@ def test_the_figure_rings_what_is_known_and_draws_a_line_where_it_is_not(plans):
     (ring,) = (line for line in slots.get_lines() if line.get_label() == "chosen")
     assert ring.get_xydata().tolist() == [[plans.point(uniform(8, 2, 4, 8)).ratio, 93.0]]
     assert intents.get_ylabel() == "intent accuracy, %" and slots.get_ylabel() == "slot F1, %"
+    points = {bars.get_label(): bars.lines[0] for bars in slots.containers}
+    pilots, results = points["measured, fewer seeds"], points["measured, 3 seeds"]
+    assert pilots.get_markerfacecolor() == "none" != results.get_markerfacecolor()
+    assert 93.0 in pilots.get_ydata() and 94.0 in results.get_ydata()
     (axes, _) = plan_figure(plans, uniform(1)).axes
     (line,) = (line for line in axes.get_lines() if line.get_label() == "chosen, not measured")
     assert set(line.get_xdata()) == {plans.point(uniform(1)).ratio}

@@ -34,6 +34,15 @@ def dense(layer):
     return ttq.explore.dense_points(layer, BITS)
 
 
+@pytest.fixture(scope="module")
+def low_rank(layer):
+    thin = {
+        r: [c.detach() for c in ttq.TTLinear.from_linear(layer, r, in_modes=(12,), out_modes=(20,)).cores]
+        for r in (3, 5)
+    }
+    return ttq.explore.rank_bit_points(layer, thin, BITS)
+
+
 def compressed(layer, choice):
     """The same weight through `compress_` and `stored_sizes`: another way to the same numbers."""
     model = torch.nn.Sequential(torch.nn.Linear(12, 20, bias=False))
@@ -77,27 +86,36 @@ def test_of_equal_bytes_and_of_equal_errors_one_stays():
     assert ttq.explore.pareto_front({}) == []
 
 
-def test_the_explorer_says_what_beats_a_choice_everywhere(points, dense):
-    explorer = ttq.explore.pareto(points, dense, rank=5, bits=2)
+def test_the_explorer_says_what_beats_a_choice_everywhere(points, dense, low_rank):
+    explorer = ttq.explore.pareto(points, dense, low_rank, rank=5, bits=2)
     front, pictures = ttq.explore.pareto_front(points), set()
     for rank in RANKS:
         for bits in BITS:
             explorer.controls["rank"].value, explorer.controls["bits"].value = rank, bits
-            chosen, (own, verdict, rival) = points[rank, bits], explorer.readout.value.split("<br>")
+            chosen, (own, verdict, *rivals) = points[rank, bits], explorer.readout.value.split("<br>")
             assert own == f"rank {rank}, b = {bits}: {chosen}"
             assert verdict.startswith("on the front") == ((rank, bits) in front)
             within = [point for point in points.values() if point.stored_bytes <= chosen.stored_bytes]
             if (rank, bits) not in front:
                 assert verdict.endswith(str(min(within, key=lambda point: point.error)))
-            fitting = [point for point in dense.values() if point.stored_bytes <= chosen.stored_bytes]
-            assert rival.endswith(str(min(fitting, key=lambda point: point.error)) if fitting else "there is none")
+            for rival, cloud in zip(rivals, (low_rank, dense), strict=True):
+                fitting = [point for point in cloud.values() if point.stored_bytes <= chosen.stored_bytes]
+                assert rival.endswith(str(min(fitting, key=lambda point: point.error)) if fitting else "there is none")
             pictures.add(bytes(explorer.picture.value))
     assert len(pictures) == len(RANKS) * len(BITS)
     assert all(control.description and not control.continuous_update for control in explorer.controls.values())
 
 
-def test_a_move_is_answered_at_once(points, dense):
-    explorer, seconds = ttq.explore.pareto(points, dense, rank=2, bits=2), []
+def test_of_the_plain_products_the_front_is_drawn(points, dense, low_rank):
+    (axes,) = ttq.explore.pareto_figure(points, dense, low_rank, (2, 2)).axes
+    drawn = {cloud.get_label(): cloud.get_offsets().tolist() for cloud in axes.collections}
+    front = [low_rank[key] for key in ttq.explore.pareto_front(low_rank)]
+    assert drawn["low rank, its front"] == [[point.stored_bytes / 1000, point.error] for point in front]
+    assert len(drawn["trains"]) == len(points)
+
+
+def test_a_move_is_answered_at_once(points, dense, low_rank):
+    explorer, seconds = ttq.explore.pareto(points, dense, low_rank, rank=2, bits=2), []
     for rank in (*RANKS, *RANKS):
         start = time.process_time()
         explorer.controls["rank"].value = rank

@@ -233,6 +233,24 @@ def test_shares_cut_each_bar_into_its_parts():
     assert axes.get_xlabel() == "share of the numbers"
 
 
+def test_lines_draw_controls_hollow_beside_the_curve_before_them():
+    curves = {"a": {1: 1.0, 2: 2.0}, "noise like a": {1: 2.0, 2: 3.0}, "b": {1: 4.0, 2: 5.0}}
+    figure = ttq.plots.lines(curves, "rank", "error", controls=["noise like a"])
+    one, control, other = figure.axes[0].get_lines()
+    assert control.get_color() == one.get_color() != other.get_color()
+    assert control.get_marker() == one.get_marker() != other.get_marker()
+    assert control.get_markerfacecolor() == "none" != one.get_markerfacecolor()
+    assert control.get_linestyle() not in (one.get_linestyle(), other.get_linestyle())
+
+
+def test_the_legend_of_lines_lies_over_no_data():
+    figure = ttq.plots.lines({f"curve {k}": {1: 1.0, 2: 2.0 + k} for k in range(6)}, "x", "y")
+    figure.draw_without_rendering()  # places the legend
+    legend, (axes,) = figure.legends[0].get_window_extent(), figure.axes
+    assert not legend.overlaps(axes.get_window_extent())
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width
+
+
 def test_a_trade_off_shows_its_points_its_front_and_the_choice():
     clouds, front = {"trains": [(1, 0.9), (2, 0.5)], "dense": [(4, 0.1)]}, [(1, 0.9), (2, 0.5)]
     (axes,) = ttq.plots.trade_off(clouds, front, (2, 0.5), "kB", "relative error").axes

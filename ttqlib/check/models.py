@@ -12,7 +12,7 @@ from ..measures.report import report
 from ..plans.configs import TTQConfig
 from ..plans.planning import plan
 from ..surgery.compress import compress_
-from .verdict import answers, call, close, counts, exercise, fail, listed
+from .verdict import answers, call, counts, exercise, fail, listed
 
 
 @exercise
@@ -31,7 +31,7 @@ def mean_pool(function: Callable) -> None:
 @exercise
 def rank_for(function: Callable) -> None:
     """`function(values, error)` must return how many of the falling singular values `values` have to be kept."""
-    cases = {(8.0, 4.0, 2.0, 1.0): (0.9, 0.5, 0.25, 0.2, 0.05), (3.0, 3.0, 3.0, 3.0): (0.8, 0.6, 0.4), (5.0,): (0.3,)}
+    cases = {(8.0, 4.0, 2.0, 1.0): (0.9, 0.5, 0.25, 0.2, 0.05), (3.0, 3.0, 3.0, 3.0): (0.8, 0.5, 0.4), (5.0,): (0.3,)}
     cases |= {tuple(torch.logspace(1, -4, 60, dtype=torch.float64).tolist()): (0.5, 0.01, 1e-4)}
     for values, errors in cases.items():
         values = torch.tensor(values, dtype=torch.float64)
@@ -51,11 +51,7 @@ def corrected_bias(function: Callable) -> None:
         bias = torch.randn(m, generator=generator, **double)
         inputs = torch.randn(rows, n, generator=generator, **double) + torch.arange(n)
         expected = (inputs @ weight + bias - inputs @ other).mean(0)  # no constant comes closer than the mean
-        given = [tensor.clone() for tensor in (weight, bias, other, inputs)]
-        got = call(function, *given)
-        if not all(map(torch.equal, given, (weight, bias, other, inputs))):
-            fail(function, "the tensors it was given must stay as they were")
-        close(function, got, expected, f"for {rows} inputs of a {n} × {m} layer")
+        answers(function, (weight, bias, other, inputs), expected, f"for {rows} inputs of a {n} × {m} layer")
 
 
 @exercise
@@ -64,9 +60,10 @@ def fitting_plan(function: Callable) -> None:
 
     It is tried on small random models; the bytes are those of `report`.
     """
-    for width, words, budget in [(48, 900, 60_000), (96, 2000, 150_000), (96, 2000, 100_000)]:
+    for width, words, budget in [(48, 900, None), (96, 2000, 150_000), (96, 2000, 100_000)]:
         size = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4 * width}
         model = BertModel(BertConfig(vocab_size=words, max_position_embeddings=32, **size)).eval()
+        budget = budget or _file_bytes(model, plan(model, 10))  # a file that fills it to the byte fits
         before, where = str(model), f"for a model {width} wide with {words:,} words and {budget:,} bytes"
         got = call(function, model, budget)
         if str(model) != before:
@@ -96,6 +93,7 @@ def rest_bits(function: Callable) -> None:
     than the dense float32 model the whole shall be.
     """
     cases = [(1_000_000, 10_000, 6_000, 2, 100), (15_000_000, 146_000, 181_000, 4, 60), (5_000, 600, 200, 1, 12)]
+    cases.append((1_000, 900, 100, 8, 10))  # where cores alone are too large
     for dense, cores, rest, bits, ratio in cases:
         expected = torch.tensor((32 * dense / ratio - bits * cores) / rest, dtype=torch.float64)
         where = f"for {dense:,} numbers, {cores:,} in cores of {bits} bits, {rest:,} in the rest and {ratio}×"
@@ -133,7 +131,7 @@ def smallest_within(function: Callable) -> None:
     ]:
         metrics = {name: {"mean": value, "sd": 0.1} for name, value in zip(names, values, strict=True)}
         rows.append({"split": split, "method": method, "ratio": ratio, "metrics": metrics})
-    for points, best in [(0.6, 200.0), (0.4, 20.0), (1.5, 200.0), (2.5, 400.0), (60, 500.0)]:
+    for points, best in [(0.5, 200.0), (0.4, 20.0), (1.5, 200.0), (2.5, 400.0), (60, 500.0)]:
         for order in (rows, rows[::-1]):
             got = call(function, copy.deepcopy(order), points)
             ratio = got.get("ratio") if isinstance(got, dict) else None

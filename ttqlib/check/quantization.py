@@ -149,7 +149,7 @@ def pack_bits(function: Callable) -> None:
         expected = number.to_bytes(-(-bits * len(codes) // 8), "little")
         got = call(function, list(codes), bits)
         if not isinstance(got, bytes) or got != expected:
-            shown = list(got) if isinstance(got, bytes) else repr(got)
+            shown = list(got) if isinstance(got, bytes) else f"the {type(got).__name__} {str(got)[:80]}"
             fail(function, f"for {codes[:6]} at {bits} bits expected the bytes {list(expected)[:6]}, got {shown}")
 
 

@@ -15,6 +15,7 @@ from .groups import GroupPlan
 from .measured import METRICS, MeasuredPlans, means
 
 RATIO = "times smaller than dense float32"
+FEWER = "measured, fewer seeds"
 MATRIX, DEFAULT = 0, 3  # cores, as a control says it: none, and what TT and TTM do by themselves
 FORMATS = {
     "words": {"matrix": MATRIX, "2 cores": 2, "3 cores": DEFAULT},
@@ -95,16 +96,20 @@ def plan_text(plans: MeasuredPlans, chosen: GroupPlan) -> str:
 
 
 def plan_figure(plans: MeasuredPlans, chosen: GroupPlan) -> Figure:
-    """What a builder draws for one choice: all measured plans, and a ring or, where nothing is known, a line."""
-    known, point = plans.known.values(), plans.point(chosen)
-    panels = {
-        f"{name}, %": {"measured": [(row["ratio"], *row["metrics"][key].values()) for row in known]}
-        for key, name in METRICS.items()
-    }
+    """What a builder draws for one choice: all measured plans, and a ring or, where nothing is known, a line.
+
+    Plans that were measured with fewer seeds than others stand hollow: they are no results, but trials.
+    """
+    point, panels, most = plans.point(chosen), {}, max(len(row["seeds"]) for row in plans.known.values())
+    for key, name in METRICS.items():
+        groups = panels.setdefault(f"{name}, %", {})
+        for row in plans.known.values():
+            label = f"measured, {most} seeds" if len(row["seeds"]) == most else FEWER
+            groups.setdefault(label, []).append((row["ratio"], *row["metrics"][key].values()))
     if point.metrics is None:
-        return plots.trade_offs(panels, RATIO, marks={f"chosen, {point.source}": point.ratio})
+        return plots.trade_offs(panels, RATIO, [FEWER], marks={f"chosen, {point.source}": point.ratio})
     ring = {f"{name}, %": (point.ratio, point.metrics[key]) for key, name in METRICS.items()}
-    return plots.trade_offs(panels, RATIO, ring=ring)
+    return plots.trade_offs(panels, RATIO, [FEWER], ring=ring)
 
 
 def _controls(start: GroupPlan) -> dict[str, widgets.Widget]:

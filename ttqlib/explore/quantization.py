@@ -188,11 +188,15 @@ def pareto_front(points: Mapping[Key, RoundedPoint]) -> list[Key]:
 
 
 def pareto(
-    points: Mapping[tuple[int, int], RoundedPoint], dense: Mapping[int, RoundedPoint], rank: int, bits: int
+    points: Mapping[tuple[int, int], RoundedPoint],
+    dense: Mapping[int, RoundedPoint],
+    low_rank: Mapping[tuple[int, int], RoundedPoint],
+    rank: int,
+    bits: int,
 ) -> Explorer:
-    """Drag rank and bits through `points`, computed once; the front, and dense weights, are drawn beside the choice.
+    """Drag rank and bits through `points`, computed once; their front and two rivals are drawn beside the choice.
 
-    `rank` and `bits` are where the sliders stand first.
+    The rivals are `dense` weights and plain products of `low_rank`. The sliders stand first at `rank` and `bits`.
     """
     controls = {
         name: widgets.SelectionSlider(
@@ -210,20 +214,31 @@ def pareto(
         else:
             best = max((key for key in front if points[key].stored_bytes <= chosen.stored_bytes), key=front.index)
             text += f"beaten by rank {best[0]}, b = {best[1]}: {points[best]}"
-        fitting = {width: point for width, point in dense.items() if point.stored_bytes <= chosen.stored_bytes}
+        thin, width = _best_within(low_rank, chosen.stored_bytes), _best_within(dense, chosen.stored_bytes)
+        text += "<br>a plain product in these bytes: "
+        text += "there is none" if thin is None else f"rank {thin[0]}, b = {thin[1]}, {low_rank[thin]}"
         text += "<br>a dense matrix in these bytes: "
-        width = min(fitting, key=lambda width: fitting[width].error, default=None)
-        text += "there is none" if width is None else f"b = {width}, {fitting[width]}"
-        return pareto_figure(points, dense, (rank, bits)), text
+        text += "there is none" if width is None else f"b = {width}, {dense[width]}"
+        return pareto_figure(points, dense, low_rank, (rank, bits)), text
 
     return Explorer(controls, draw)
 
 
+def _best_within(points: Mapping[Key, RoundedPoint], stored_bytes: int) -> Key | None:
+    """Of the points that take no more bytes the one with the smallest error."""
+    fitting = [key for key, point in points.items() if point.stored_bytes <= stored_bytes]
+    return min(fitting, key=lambda key: points[key].error, default=None)
+
+
 def pareto_figure(
-    points: Mapping[tuple[int, int], RoundedPoint], dense: Mapping[int, RoundedPoint], chosen: tuple[int, int]
+    points: Mapping[tuple[int, int], RoundedPoint],
+    dense: Mapping[int, RoundedPoint],
+    low_rank: Mapping[tuple[int, int], RoundedPoint],
+    chosen: tuple[int, int],
 ) -> Figure:
-    """What `pareto` draws, for one choice."""
-    clouds = {"trains": points.values(), "dense, 1 bit and more": dense.values()}
+    """What `pareto` draws, for one choice; of the plain products those that no other one beats."""
+    thin = [low_rank[key] for key in pareto_front(low_rank)]
+    clouds = {"trains": points.values(), "dense, 1 bit and more": dense.values(), "low rank, its front": thin}
     front = [points[key] for key in pareto_front(points)]
     as_pairs = {name: [(p.stored_bytes / 1000, p.error) for p in cloud] for name, cloud in clouds.items()}
     return plots.trade_off(

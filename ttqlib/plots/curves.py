@@ -88,7 +88,8 @@ def trade_off(
 ) -> Figure:
     """Points (cost, error) under their labels, the front of those that no other beats, and a ring around one."""
     figure, axes = one_panel(6.4, 3.8)
-    for (label, points), (marker, fill) in zip(clouds.items(), cycle((("o", "lightsteelblue"), ("s", "none")))):
+    looks = cycle((("o", "lightsteelblue"), ("s", "none"), ("^", "tab:green")))
+    for (label, points), (marker, fill) in zip(clouds.items(), looks):
         axes.scatter(*zip(*points), marker=marker, facecolors=fill, edgecolors="black", s=26, label=label, zorder=2)
     axes.plot(*zip(*front), color="tab:orange", linestyle="--", linewidth=2, label="front of the trains", zorder=1)
     axes.plot(*chosen, "o", markersize=15, color="black", fillstyle="none", markeredgewidth=2, label="chosen")
@@ -96,7 +97,7 @@ def trade_off(
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", markerscale=0.6)
+    figure.legend(loc="outside upper center", ncols=3, markerscale=0.6)
     return figure
 
 
