@@ -16,8 +16,8 @@ from tests.assignments.running import FOLDER
 
 RELEASED_NAME = f"{tiny.NAME}/{tiny.NAME}.ipynb"
 SETTINGS = {
-    "SECONDS_FOR_A_CELL = 60": "SECONDS_FOR_A_CELL = 6",
-    "SECONDS_FOR_A_NOTEBOOK = 300": "SECONDS_FOR_A_NOTEBOOK = 40",
+    "SECONDS_FOR_A_CELL = 120": "SECONDS_FOR_A_CELL = 6",
+    "SECONDS_FOR_A_NOTEBOOK = 600": "SECONDS_FOR_A_NOTEBOOK = 40",
     "GIGABYTES = 4.0": "GIGABYTES = 0.5\nget_config().WatchedExecute.most = 2_000_000",
 }
 DOUBLES = 4 * (len(tiny.TESTS) + 1)  # what the answer `double` is worth
