@@ -6,7 +6,7 @@ import pytest
 
 from tests.answers import Answers
 from tests.assignments.running import ASSIGNMENTS, answered, blank, failures, number, points, questions
-from tests.hygiene import read
+from tests.hygiene import is_valid, kernel_is_python3, no_absolute_path, read
 from ttqlib.check import CheckFailed
 
 ENOUGH_WRONG, ENOUGH_RIGHT, AUTOMATIC = 8, 2, 85
@@ -56,6 +56,17 @@ def test_the_solution_passes_all_and_the_blank_nothing(path):
     tests = [place for question in questions(solved) for place in question.tests]
     assert failures(solved, tests) == {}
     assert set(failures(empty, tests)) == set(tests)
+
+
+@pytest.mark.parametrize("path", ASSIGNMENTS, ids=number)
+def test_a_source_is_clean_and_its_questions_have_both_kinds_of_tests(path):
+    notebook = read(path)
+    assert [problem for check in (is_valid, kernel_is_python3, no_absolute_path) for problem in check(notebook)] == []
+    assert [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")] == []
+    for question in questions(notebook):
+        hidden = ["### BEGIN HIDDEN TESTS" in notebook.cells[place].source for place in question.tests]
+        assert set(hidden) == {True, False}, question.name
+        assert "### BEGIN SOLUTION" in notebook.cells[question.solution].source
 
 
 @pytest.mark.parametrize("path", ASSIGNMENTS, ids=number)
