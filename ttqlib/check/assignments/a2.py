@@ -1,6 +1,6 @@
 """Assignment 2, an affine quantizer that learns its step and its zero point: codes, a start, gradients, training.
 
-A check whose name ends in `_on_paper` has one case that fits on paper; the others draw their inputs from a seed.
+A check whose name ends in `_by_hand` has one case that fits on paper; the others draw their inputs from a seed.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ NAMES = ("∂Q/∂x", "∂Q/∂δ", "∂Q/∂z")
 
 
 @exercise
-def codes_on_paper(to_codes: Callable, from_codes: Callable) -> None:
+def codes_by_hand(to_codes: Callable, from_codes: Callable) -> None:
     """Five numbers, of which two lie beyond the range, to codes and back."""
     _codes_agree(to_codes, from_codes, PAPER, GRID)
 
@@ -40,7 +40,7 @@ def codes(to_codes: Callable, from_codes: Callable, seed: int = 0) -> None:
 
 
 @exercise
-def start_on_paper(function: Callable) -> None:
+def start_by_hand(function: Callable) -> None:
     """Four numbers that lie on a grid of four levels already must find it."""
     grid = _pair(function, torch.tensor([-0.5, 1.0, 0.0, 0.5], dtype=torch.float64), 2)
     if abs(grid.step - 0.5) > 0.025 or grid.zero_point != 1:
@@ -69,7 +69,7 @@ def start(function: Callable, seed: int = 0) -> None:
 
 
 @exercise
-def slopes_on_paper(function: Callable) -> None:
+def slopes_by_hand(function: Callable) -> None:
     """∂Q/∂x and ∂Q/∂δ of five numbers, of which two lie beyond the range."""
     _slopes_agree(function, PAPER, GRID, (0, 1))
 
@@ -82,7 +82,7 @@ def slopes(function: Callable, seed: int = 0) -> None:
 
 
 @exercise
-def zero_point_slope_on_paper(function: Callable) -> None:
+def zero_point_slope_by_hand(function: Callable) -> None:
     """∂Q/∂z of five numbers, of which two lie beyond the range."""
     _slopes_agree(function, PAPER, GRID, (2,))
 
@@ -95,7 +95,7 @@ def zero_point_slope(function: Callable, seed: int = 0) -> None:
 
 
 @exercise
-def backward_on_paper(function: Callable) -> None:
+def backward_by_hand(function: Callable) -> None:
     """The values of five numbers, and the gradients of their sum."""
     _backward_agrees(function, PAPER, GRID, torch.ones_like(PAPER))
 
