@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...measures.clock import peak_bytes
 from ..verdict import close, exercise, fail
-from .asking import ask_twice
+from .asking import ask, ask_twice
 from .interleaved import ORDERS, costs, dense, gradients, random_layer
 from .own_work import AUTOGRAD
 from .seeds import generator
@@ -207,7 +207,7 @@ def _like(function: Callable, got, wanted: Tensor, where: str) -> None:
 
 
 def _descends(function: Callable, given: tuple, wanted: list[Tensor], where: str) -> None:
-    got = ask_twice(function, *given, without=(*LIBRARY, *AUTOGRAD))
+    got = ask(function, *given, without=(*LIBRARY, *AUTOGRAD))
     if not (isinstance(got, tuple | list) and len(got) == len(wanted)):
         fail(function, f"{where} expected a list of {len(wanted)} cores, got {type(got).__name__}")
     for k, (one, right) in enumerate(zip(got, wanted, strict=True)):
