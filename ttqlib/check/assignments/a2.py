@@ -110,7 +110,7 @@ def backward(function: Callable, seed: int = 0) -> None:
 
 
 @exercise
-def training(function: Callable, seed: int = 0) -> None:
+def trained(function: Callable, seed: int = 0) -> None:
     """`function(inputs, targets, weight, step, zero_point, bits)` must return the last three, trained."""
     draw, shares = generator(seed, "training"), []
     for _ in range(3):
@@ -119,8 +119,8 @@ def training(function: Callable, seed: int = 0) -> None:
         weight = torch.randn(12, 16, generator=draw, dtype=torch.float64) + 1.5
         first = Grid(weight.abs().max() / 3, torch.tensor(2.0, dtype=torch.float64), 2)  # half of its levels are wasted
         given = (inputs, inputs @ weight, weight, first.step, first.zero_point, first.bits)
-        trained, grid = _trained(function, ask(function, *given, without=LIBRARY), weight, first)
-        losses = [(inputs @ (g.back(w) - weight)).square().sum() for w, g in ((trained, grid), (weight, first))]
+        after, grid = _ended(function, ask(function, *given, without=LIBRARY), weight, first)
+        losses = [(inputs @ (g.back(w) - weight)).square().sum() for w, g in ((after, grid), (weight, first))]
         shares.append(float(losses[0] / losses[1]))
     if not sum(shares) / 3 <= FIFTH:
         fail(
@@ -237,7 +237,7 @@ def _least_error(x: Tensor, bits: int) -> float:
     return float(min(errors))
 
 
-def _trained(function: Callable, got, weight: Tensor, first: Grid) -> tuple[Tensor, Grid]:
+def _ended(function: Callable, got, weight: Tensor, first: Grid) -> tuple[Tensor, Grid]:
     """The weight and the grid that training has ended with, if they are such and all three have moved."""
     if not (isinstance(got, tuple | list) and len(got) == 3):
         fail(function, f"expected the weight, the step and the zero point, got {type(got).__name__}")
@@ -248,7 +248,7 @@ def _trained(function: Callable, got, weight: Tensor, first: Grid) -> tuple[Tens
             fail(function, f"{name} is not finite any more")
         if torch.equal(one, start_value):
             fail(function, f"{name} has not moved: all three are to be trained")
-    trained, step, zero_point = (one.detach() for one in got)
+    after, step, zero_point = (one.detach() for one in got)
     if step <= 0:
         fail(function, f"a step is positive, got {float(step):.3g}")
     if not -0.5 <= float(zero_point) <= 2**first.bits - 0.5:
@@ -256,4 +256,4 @@ def _trained(function: Callable, got, weight: Tensor, first: Grid) -> tuple[Tens
             function,
             f"0 has to stay a level: the zero point lies from 0 to {2**first.bits - 1}, got {float(zero_point):.3g}",
         )
-    return trained, Grid(step, zero_point, first.bits)
+    return after, Grid(step, zero_point, first.bits)
