@@ -54,7 +54,7 @@ def to_codes(x, step, zero_point, bits):
 def from_codes(codes, step, zero_point):
     return (codes - zero_point) * step
 """,
-            "from_codes: what comes back of x = -0.3",
+            "from_codes: what comes back of the code of x = -0.3",
         ),
         "cut off instead of rounded": Wrong(
             """
@@ -192,6 +192,18 @@ def search(**changes: str) -> str:
 
 START = Answers(
     right={
+        "the steps of chapter 4, by way of codes": """
+def squared_error(x, step, zero_point, bits):
+    return (from_codes(to_codes(x, step, zero_point, bits), step, zero_point) - x).square().sum()
+
+
+def best_start(x, bits):
+    if not x.any():
+        return 1.0, 0
+    steps = (x.abs().max() * torch.logspace(-2, 0, 200)).tolist()
+    pairs = [(step, zero_point) for zero_point in range(2**bits) for step in steps]
+    return pairs[torch.stack([squared_error(x, *pair, bits) for pair in pairs]).argmin()]
+""",
         "steps spaced evenly": search(fractions="torch.linspace(1.3, 0.05, 251)"),
         "both ends of the range drawn in": """
 def best_start(x, bits):
@@ -256,7 +268,8 @@ def widest(x, bits):
         ),
         "the largest error instead of the squares": Wrong(search(error="(back - x).abs().max()"), "above the least"),
         "one bit too many": Wrong(
-            search().replace("top, best = 2**bits - 1", "top, best = 2 ** (bits + 1) - 1"), "above the least"
+            search(zero_points="range(2**bits)").replace("top, best = 2**bits - 1", "top, best = 2 ** (bits + 1) - 1"),
+            "above the least",
         ),
         "the sum of signed errors": Wrong(search(error="(back - x).sum().abs()"), "above the least"),
         "the step alone": Wrong(
@@ -444,7 +457,7 @@ def quantize(x, step, zero_point, bits):
 BACKWARD = Answers(
     right={"detached residuals": residuals(), "a Function outside": function()},
     wrong={
-        "rounding without a residual": Wrong(residuals(codes="clipped.round()"), "∂L/∂x for ∂L/∂Q of any size"),
+        "rounding without a residual": Wrong(residuals(codes="clipped.round()"), "∂L/∂x (∂L/∂Q times ∂Q/∂x)"),
         "everything detached": Wrong(residuals(answer="(step * (codes - z)).detach()"), "has no gradient"),
         "the zero point not rounded": Wrong(residuals(z="zero_point"), "the value of x ="),
         "no residual for the zero point": Wrong(residuals(z="zero_point.round()"), "∂L/∂z for δ = 0.5"),
@@ -458,7 +471,7 @@ BACKWARD = Answers(
             "above the range",
         ),
         "what the loss says forgotten": Wrong(
-            function(of_x="of_x", of_step="of_step.sum()", of_z="of_z.sum()"), "∂L/∂x for ∂L/∂Q of any size"
+            function(of_x="of_x", of_step="of_step.sum()", of_z="of_z.sum()"), "∂L/∂x (∂L/∂Q times ∂Q/∂x)"
         ),
         "a mean instead of a sum": Wrong(
             function(of_step="(gradient * of_step).mean()"), "∂L/∂δ for δ = 0.5, zero point 2 and 3 bits: expected"
@@ -471,14 +484,14 @@ BACKWARD = Answers(
                 "ctx.bits = bits", "ctx.bits, LAST[0] = bits, (x, step, z)"
             )
             + "\n\nLAST = [None]\n",
-            "∂L/∂x for ∂L/∂Q of any size",
+            "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
         ),
         "saturated by the latent zero point": Wrong(
             function().replace(
                 "z = zero_point.round()\n        ctx.save_for_backward(x, step, z)",
                 "z = zero_point.round()\n        ctx.save_for_backward(x, step, zero_point)",
             ),
-            "∂L/∂x for ∂L/∂Q of any size",
+            "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
         ),
         "PyTorch's own": Wrong(
             """

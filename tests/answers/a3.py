@@ -87,7 +87,7 @@ def left_to_right(in_modes, out_modes, ranks, rows):
 """,
             "it changed its arguments",
         ),
-        "as words": Wrong(left_to_right(answer="f'{flops:,}'"), "expected 96 FLOPs, got 96"),
+        "as words": Wrong(left_to_right(answer="f'{flops:,}'"), "expected 96 FLOPs, got '96'"),
         "the library": Wrong(
             """
 def left_to_right(in_modes, out_modes, ranks, rows):
@@ -212,6 +212,21 @@ def forward(x, cores):
 FORWARD = Answers(
     right={
         "left to right": forward(),
+        "plain products of matrices": """
+def through(state, core):
+    rows, done, bond, to_come = state.shape
+    r, n, m, s = core.shape
+    state = state.reshape(rows, done, r, n, to_come // n).movedim(4, 2).reshape(-1, r * n)
+    state = (state @ core.reshape(r * n, m * s)).reshape(rows, done, to_come // n, m, s)
+    return state.permute(0, 1, 3, 4, 2).reshape(rows, done * m, s, to_come // n)
+
+
+def forward(x, cores):
+    state = x.reshape(x.shape[0], 1, 1, x.shape[1])
+    for core in cores:
+        state = through(state, core)
+    return state.reshape(x.shape[0], -1)
+""",
         "right to left, with tensordot": """
 def forward(x, cores):
     batch = x[:, :, None, None]  # (rows, inputs to come, bond, outputs done)
@@ -388,7 +403,7 @@ def core_gradient(x, gradient, cores, k):
         ),
         "of the first core always": Wrong(
             core_gradient(before="[]", after="cores[:0:-1]").replace("cores[k].shape", "cores[0].shape"),
-            "for core 1 of the case",
+            "on paper the gradient of core 1",
         ),
         "the cores on the right forgotten": Wrong(core_gradient(after="[]"), "expected shape"),
         "the cores on the right in the wrong order": Wrong(core_gradient(after="cores[k + 1 :]"), "core_gradient: "),
@@ -525,7 +540,7 @@ def descent_step(x, targets, cores, rate):
         cores[k] = cores[k] - rate * core_gradient(x, gradient, cores, k)
     return cores
 """,
-            "core 1, the values are off",
+            "core 1 (less its gradient at the old cores), the values are off",
         ),
         "the gradients of cores that are new already": Wrong(
             """
@@ -536,7 +551,7 @@ def descent_step(x, targets, cores, rate):
         new[k] = new[k] - rate * core_gradient(x, gradient, new, k)
     return new
 """,
-            "core 1, the values are off",
+            "core 1 (less its gradient at the old cores), the values are off",
         ),
         "uphill": Wrong(descent("2 * (targets - forward(x, cores)) / targets.numel()"), "the values are off"),
         "the 2 forgotten": Wrong(descent("(forward(x, cores) - targets) / targets.numel()"), "the values are off"),
@@ -564,7 +579,7 @@ def descent_step(x, targets, cores, rate):
         ),
         "the first core only": Wrong(
             descent(rest="return [cores[0] - rate * core_gradient(x, gradient, cores, 0), *cores[1:]]"),
-            "core 1, the values are off",
+            "core 1 (less its gradient at the old cores), the values are off",
         ),
         "by autograd": Wrong(
             """

@@ -161,7 +161,7 @@ def _agree(function: Callable, got, wanted: Tensor, what: str, x: Tensor, grid: 
     got = _like(function, got, wanted, what).detach()
     wrong = ~torch.isclose(got.double(), wanted.double(), rtol=1e-5, atol=1e-7)
     if wrong.any():
-        number, right, came = (float(values[wrong][0]) for values in (x, wanted, got))
+        number, right, came = (float(values[wrong][0]) + 0.0 for values in (x, wanted, got))  # no −0
         where = f"x = {number:.4g}, {grid.place(x[wrong][0])} of {grid}"
         fail(function, f"{what} of {where}: expected {right:.4g}, got {came:.4g}")
 
@@ -172,7 +172,7 @@ def _codes_agree(to_codes: Callable, from_codes: Callable, x: Tensor, grid: Grid
     got = ask_twice(from_codes, wanted, grid.step, grid.zero_point, without=LIBRARY)
     if not (isinstance(got, Tensor) and got.is_floating_point()):
         fail(from_codes, f"expected a floating-point tensor, got {getattr(got, 'dtype', type(got).__name__)}")
-    _agree(from_codes, got.to(x.dtype), grid.back(x), "what comes back", x, grid)
+    _agree(from_codes, got.to(x.dtype), grid.back(x), "what comes back of the code", x, grid)
 
 
 def _slopes_agree(function: Callable, x: Tensor, grid: Grid, which: tuple[int, ...]) -> None:
@@ -206,7 +206,7 @@ def _backward_agrees(function: Callable, x: Tensor, grid: Grid, gradient: Tensor
         if found is None:
             fail(function, f"{of_loss} is None: no gradient arrives")
         if leaf is x:
-            _agree(function, found, wanted, f"∂L/∂x for ∂L/∂Q of any size, {name} times it,", x, grid)
+            _agree(function, found, wanted, "∂L/∂x (∂L/∂Q times ∂Q/∂x)", x, grid)
         elif not torch.isclose(found, wanted.sum(), rtol=1e-5, atol=1e-7):
             sums = f"expected the sum over all entries of ∂L/∂Q · {name}, {float(wanted.sum()):.4g}"
             fail(function, f"{of_loss} for {grid}: {sums}, got {float(found):.4g}")

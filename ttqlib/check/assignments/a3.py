@@ -55,7 +55,7 @@ def cheapest(function: Callable, seed: int = 0) -> None:
 @exercise
 def forward_by_hand(function: Callable) -> None:
     """The Kronecker product of chapter 2, as two cores of rank 1."""
-    _close(function, (KRONECKER_X, KRONECKER), torch.tensor([[1.0, 7, 2, 10]]).double(), "for the case on paper")
+    _close(function, (KRONECKER_X, KRONECKER), torch.tensor([[1.0, 7, 2, 10]]).double(), "on paper y is (1, 7, 2, 10):")
 
 
 @exercise
@@ -70,7 +70,12 @@ def core_gradient_by_hand(function: Callable) -> None:
     """The gradients of both factors of a Kronecker product, where the loss is the last output."""
     for k, wanted in enumerate([[[0.0, 1], [0, 2]], [[0.0, 2], [0, 8]]]):
         given = (KRONECKER_X, LAST, KRONECKER, k)
-        _close(function, given, torch.tensor(wanted).double()[None, ..., None], f"for core {k} of the case on paper")
+        _close(
+            function,
+            given,
+            torch.tensor(wanted).double()[None, ..., None],
+            f"on paper the gradient of core {k} is {wanted}:",
+        )
 
 
 @exercise
@@ -87,7 +92,7 @@ def core_gradient(function: Callable, seed: int = 0) -> None:
 @exercise
 def input_gradient_by_hand(function: Callable) -> None:
     """The gradient of x, where the loss is the last output: the last column of the Kronecker product."""
-    _close(function, (LAST, KRONECKER), torch.tensor([[2.0, 2, 4, 4]]).double(), "for the case on paper")
+    _close(function, (LAST, KRONECKER), torch.tensor([[2.0, 2, 4, 4]]).double(), "on paper it is (2, 2, 4, 4):")
 
 
 @exercise
@@ -103,7 +108,12 @@ def input_gradient(function: Callable, seed: int = 0) -> None:
 def descent_by_hand(function: Callable) -> None:
     """One core, which is the whole weight."""
     given = (torch.tensor([[1.0, 0]]).double(), torch.zeros(1, 2).double(), KRONECKER[:1], 0.5)
-    _descends(function, given, [torch.tensor([[0.5, 1], [3, 4]]).double()[None, ..., None]], "for the case on paper")
+    _descends(
+        function,
+        given,
+        [torch.tensor([[0.5, 1], [3, 4]]).double()[None, ..., None]],
+        "on paper it is [[0.5, 1], [3, 4]]:",
+    )
 
 
 @exercise
@@ -173,7 +183,7 @@ def _words(shape: tuple) -> str:
 
 
 def _shown(got) -> str:
-    return f"{got:,}" if isinstance(got, int) else str(got)[:60]
+    return f"{got:,}" if isinstance(got, int) else repr(got)[:60]
 
 
 def _ask(function: Callable, *arguments, modes: tuple[Sequence[int], Sequence[int]], where: str):
@@ -211,4 +221,4 @@ def _descends(function: Callable, given: tuple, wanted: list[Tensor], where: str
     if not (isinstance(got, tuple | list) and len(got) == len(wanted)):
         fail(function, f"{where} expected a list of {len(wanted)} cores, got {type(got).__name__}")
     for k, (one, right) in enumerate(zip(got, wanted, strict=True)):
-        _like(function, one, right, f"{where} core {k},")
+        _like(function, one, right, f"{where} core {k}{' (less its gradient at the old cores)' * (k > 0)},")
