@@ -10,6 +10,13 @@ from types import CodeType, FrameType, FunctionType
 
 from ..verdict import CheckFailed
 
+AUTOGRAD = (
+    "torch.autograd.grad",
+    "torch.autograd.backward",
+    "torch.Tensor.backward",
+    "torch.func.grad",
+    "torch.func.vjp",
+)
 PEERS = ("tensorly",)  # packages that do what is asked for; ttqlib's own calls of them are its own business
 
 

@@ -1,0 +1,588 @@
+"""Assignment 2: answers about an affine quantizer that learns its step and its zero point."""
+
+from tests.answers import Answers, Wrong
+
+TO_CODES = '''
+def to_codes(x, step, zero_point, bits):
+    """The codes of x, in its shape, as torch.uint8."""
+    return ((x / step).round() + zero_point).clamp(0, 2**bits - 1).to(torch.uint8)
+'''
+FROM_CODES = '''
+
+def from_codes(codes, step, zero_point):
+    """The values that these codes stand for."""
+    return (codes.float() - zero_point) * step
+'''
+CODES = Answers(
+    right={
+        "clipped before it is shifted, at the limits of the levels": """
+def to_codes(x, step, zero_point, bits):
+    low, high = -zero_point, 2**bits - 1 - zero_point
+    return (torch.clip(torch.round(x / step), low, high) + zero_point).type(torch.uint8)
+
+
+def from_codes(codes, step, zero_point):
+    return step * (codes.to(torch.int64) - zero_point).double()
+""",
+        "numpy, and a table of levels": """
+import numpy as np
+
+
+def to_codes(x, step, zero_point, bits):
+    codes = np.clip(np.rint(x.numpy() / step) + zero_point, 0, 2**bits - 1)
+    return torch.from_numpy(codes.astype(np.uint8))
+
+
+def from_codes(codes, step, zero_point):
+    levels = torch.tensor([(code - zero_point) * step for code in range(256)])
+    return levels[codes.long()]
+""",
+    },
+    wrong={
+        "cast to uint8 before it is clipped": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return ((x / step).round() + zero_point).to(torch.int64).to(torch.uint8).clamp(0, 2**bits - 1)
+"""
+            + FROM_CODES,
+            "below the range",
+        ),
+        "subtracted in uint8": Wrong(
+            TO_CODES
+            + """
+
+def from_codes(codes, step, zero_point):
+    return (codes - zero_point) * step
+""",
+            "from_codes: what comes back of the code of x = -0.3",
+        ),
+        "cut off instead of rounded": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return ((x / step).int() + zero_point).clamp(0, 2**bits - 1).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "the code of x = 0.9, inside the range",
+        ),
+        "clipped as the signed grid of chapter 4": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    levels = (x / step).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round()
+    return (levels + zero_point).clamp(0, 2**bits - 1).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "the code of x = 3, above the range",
+        ),
+        "one level too many": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return ((x / step).round() + zero_point).clamp(0, 2**bits).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "expected 7, got 8",
+        ),
+        "the zero point forgotten": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return (x / step).round().clamp(0, 2**bits - 1).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "expected 4, got 2",
+        ),
+        "floating-point codes": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return ((x / step).round() + zero_point).clamp(0, 2**bits - 1)
+"""
+            + FROM_CODES,
+            "expected a tensor of torch.uint8",
+        ),
+        "changes x": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return x.div_(step).round_().add_(zero_point).clamp_(0, 2**bits - 1).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "it changed its arguments",
+        ),
+        "flattened": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    codes = [min(max(round(float(v) / step) + zero_point, 0), 2**bits - 1) for v in x.flatten()]
+    return torch.tensor(codes, dtype=torch.uint8)
+"""
+            + FROM_CODES,
+            "and shape (12, 7)",
+        ),
+        "three bits only": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return ((x / step).round() + zero_point).clamp(0, 7).to(torch.uint8)
+"""
+            + FROM_CODES,
+            "and 2 bits: expected 3",
+        ),
+        "a quantizer of PyTorch": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    back = torch.fake_quantize_per_tensor_affine(x, step, zero_point, 0, 2**bits - 1)
+    return (back / step + zero_point).round().to(torch.uint8)
+"""
+            + FROM_CODES,
+            "write it yourself: torch.fake_quantize_per_tensor_affine was called",
+        ),
+        "values as whole numbers": Wrong(
+            TO_CODES
+            + """
+
+def from_codes(codes, step, zero_point):
+    return ((codes.int() - zero_point) * step).int()
+""",
+            "from_codes: expected a floating-point tensor",
+        ),
+        "the zero point taken off after scaling": Wrong(
+            TO_CODES
+            + """
+
+def from_codes(codes, step, zero_point):
+    return codes.float() * step - zero_point
+""",
+            "from_codes: what comes back",
+        ),
+        "the five numbers on paper": Wrong(
+            """
+def to_codes(x, step, zero_point, bits):
+    return torch.tensor([4, 1, 2, 7, 0], dtype=torch.uint8)
+
+
+def from_codes(codes, step, zero_point):
+    return torch.tensor([1.0, -0.5, 0.0, 2.5, -1.0])
+""",
+            "expected a tensor of torch.uint8 and shape (40,)",
+        ),
+    },
+)
+
+WIDEST = """
+def widest(x, bits):
+    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+    step = ((high - low) / (2**bits - 1)).item() or 1.0
+    return step, round((-low / step).item())
+
+"""
+SEARCH = """
+def best_start(x, bits):
+    top, best = 2**bits - 1, None
+    for zero_point in {zero_points}:
+        for fraction in {fractions}:
+            step = widest(x, bits)[0] * float(fraction)
+            back = ((x / step + zero_point).round().clamp(0, top) - zero_point) * step
+            error = float({error})
+            if best is None or error < best[0]:
+                best = (error, step, zero_point)
+    return {answer}
+"""
+USUAL = {"zero_points": "range(top + 1)", "fractions": "torch.logspace(0.3, -1.2, 120)"}
+USUAL |= {"error": "(back - x).square().sum()", "answer": "best[1], best[2]"}
+
+
+def search(**changes: str) -> str:
+    return WIDEST + SEARCH.format(**USUAL | changes)
+
+
+START = Answers(
+    right={
+        "the steps of chapter 4, by way of codes": """
+def squared_error(x, step, zero_point, bits):
+    return (from_codes(to_codes(x, step, zero_point, bits), step, zero_point) - x).square().sum()
+
+
+def best_start(x, bits):
+    if not x.any():
+        return 1.0, 0
+    steps = (x.abs().max() * torch.logspace(-2, 0, 200)).tolist()
+    pairs = [(step, zero_point) for zero_point in range(2**bits) for step in steps]
+    return pairs[torch.stack([squared_error(x, *pair, bits) for pair in pairs]).argmin()]
+""",
+        "steps spaced evenly": search(fractions="torch.linspace(1.3, 0.05, 251)"),
+        "both ends of the range drawn in": """
+def best_start(x, bits):
+    low, high, top = min(float(x.min()), 0.0), max(float(x.max()), 0.0), 2**bits - 1
+    if low == high:
+        return 0.1, 0
+    ends = [0.95**k for k in range(-4, 60)] + [0.0]
+    ranges = {(low * a, high * b) for a in ends for b in ends} - {(0.0, 0.0)}
+    candidates = {((b - a) / top, round(-a / ((b - a) / top))) for a, b in ranges if b - a > 1e-3 * (high - low)}
+    steps, zeros = torch.tensor(sorted(candidates), dtype=torch.float64).T[..., None]
+    errors = []
+    for s, z in zip(steps.split(100), zeros.split(100)):
+        codes = ((x.flatten() / s).round() + z).clamp(0, top)
+        errors.append(((codes - z) * s - x.flatten()).square().sum(1))
+    k = torch.cat(errors).argmin()
+    return float(steps[k]), int(zeros[k])
+""",
+    },
+    wrong={
+        "minimum and maximum": Wrong(
+            WIDEST + "\ndef best_start(x, bits):\n    return widest(x, bits)\n",
+            "above the least",
+        ),
+        "both ends drawn in by the same factor": Wrong(
+            WIDEST
+            + """
+def best_start(x, bits):
+    step, zero_point = widest(x, bits)
+    top, best = 2**bits - 1, None
+    for fraction in torch.logspace(0.3, -1.2, 120):
+        s = step * float(fraction)
+        back = (((x / s).round() + zero_point).clamp(0, top) - zero_point) * s
+        error = float((back - x).square().sum())
+        best = min(best or (error, s), (error, s))
+    return best[1], zero_point
+""",
+            "above the least",
+        ),
+        "the zero point in the middle": Wrong(search(zero_points="[2 ** (bits - 1)]"), "zero point 1; got"),
+        "absolute steps": Wrong(
+            search(fractions="torch.logspace(-1, 0.4, 150) / widest(x, bits)[0]"), "above the least"
+        ),
+        "a zero point between two codes": Wrong(
+            """
+def best_start(x, bits):
+    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+    step = (high - low) / (2**bits - 1) * 0.9
+    return step, -low / step
+""",
+            "the zero point is a code, a whole number from 0 to 3, got",
+        ),
+        "zero points beyond the codes": Wrong(search(zero_points="range(-9, 25)"), "the zero point is a code"),
+        "in the other order": Wrong(search(answer="best[2], best[1]"), "the zero point is a code"),
+        "a step of 0 for zeros": Wrong(
+            search()
+            + """
+
+def widest(x, bits):
+    return ((x.max().clamp(min=0) - x.min().clamp(max=0)) / (2**bits - 1)).item(), 0
+""",
+            "a step is positive and finite, got 0",
+        ),
+        "the largest error instead of the squares": Wrong(search(error="(back - x).abs().max()"), "above the least"),
+        "one bit too many": Wrong(
+            search(zero_points="range(2**bits)").replace("top, best = 2**bits - 1", "top, best = 2 ** (bits + 1) - 1"),
+            "above the least",
+        ),
+        "the sum of signed errors": Wrong(search(error="(back - x).sum().abs()"), "above the least"),
+        "the step alone": Wrong(
+            search(answer="best[1]"), "expected two numbers, the step and the zero point, got float"
+        ),
+        "takes the library's step": Wrong(
+            """
+def best_start(x, bits):
+    return ttq.LSQ(bits).build(x).step.item(), 2 ** (bits - 1)
+""",
+            "write it yourself: LSQ was called",
+        ),
+        "centres x in its place": Wrong(
+            search().replace("    top, best", "    x -= x.mean()\n    top, best"), "it changed its arguments"
+        ),
+    },
+)
+
+
+def slopes(u="x / step", low="-zero_point", high="2**bits - 1 - zero_point", **parts: str) -> str:
+    """A solution of question 3, parts of it written otherwise."""
+    usual = {"below": "u < low", "above": "u > high", "inside": "u.round() - u", "at_low": "low", "at_high": "high"}
+    usual |= {"of_x": "(~(below | above)).to(x.dtype)", "answer": "of_x, of_step"}
+    return """
+def gradients(x, step, zero_point, bits):
+    u, low, high = {u}, {low}, {high}
+    below, above = {below}, {above}
+    of_step = {inside}
+    of_step = torch.where(below, torch.full_like(u, {at_low}), of_step)
+    of_step = torch.where(above, torch.full_like(u, {at_high}), of_step)
+    of_x = {of_x}
+    return {answer}
+""".format(u=u, low=low, high=high, **usual | parts)
+
+
+SLOPES = Answers(
+    right={
+        "by cases": slopes(),
+        "from the codes of the clipped place": """
+def gradients(x, step, zero_point, bits):
+    place = x / step + zero_point
+    clipped = place.clamp(0, 2**bits - 1)
+    inside = (place == clipped).to(x.dtype)
+    return inside, clipped.round() - zero_point - inside * (x / step)
+""",
+    },
+    wrong={
+        "in the other order": Wrong(slopes(answer="of_step, of_x"), "∂Q/∂x of x = 0.9"),
+        "the signed limits of chapter 4": Wrong(
+            slopes(low="-(2 ** (bits - 1))", high="2 ** (bits - 1) - 1"), "below the range"
+        ),
+        "saturated as codes at the limits": Wrong(
+            slopes(at_low="0", at_high="2**bits - 1"), "∂Q/∂δ of x = 3, above the range of δ = 0.5"
+        ),
+        "saturated entries say nothing": Wrong(slopes(at_low="0", at_high="0"), "expected 5, got 0"),
+        "the residual with the other sign": Wrong(slopes(inside="u - u.round()"), "∂Q/∂δ of x = 0.9, inside the range"),
+        "the true derivative inside": Wrong(slopes(inside="u.round()"), "expected 0.2, got 2"),
+        "x hears everywhere": Wrong(slopes(of_x="torch.ones_like(x)"), "∂Q/∂x of x = 3, above the range"),
+        "saturated only when the code is": Wrong(
+            slopes(below="u.round() < low", above="u.round() > high"), "less than half a step"
+        ),
+        "the lower end forgotten": Wrong(slopes(below="u < -float('inf')"), "below the range"),
+        "summed": Wrong(slopes(answer="of_x.sum(), of_step.sum()"), "and shape (5,), got a tensor"),
+        "one of them": Wrong(slopes(answer="of_step"), "expected ∂Q/∂x and ∂Q/∂δ, in this order, got Tensor"),
+        "a mask for ∂Q/∂x": Wrong(slopes(of_x="~(below | above)"), "got a tensor of torch.bool"),
+        "by autograd": Wrong(
+            """
+def gradients(x, step, zero_point, bits):
+    x, steps = x.clone().requires_grad_(), torch.full_like(x, step).requires_grad_()
+    place = (x / steps + zero_point).clamp(0, 2**bits - 1)
+    value = steps * (place + (place.round() - place).detach() - zero_point)
+    return torch.autograd.grad(value.sum(), [x, steps])
+""",
+            "write it yourself: torch.autograd.grad was called",
+        ),
+        "changes x": Wrong(slopes(u="x.div_(step)"), "it changed its arguments"),
+    },
+)
+
+
+def zero_point_slope(value: str, mask: str = "(place < 0) | (place > 2**bits - 1)", place: str = "x / step") -> str:
+    """A solution of question 4, parts of it written otherwise."""
+    return f"""
+def zero_point_gradient(x, step, zero_point, bits):
+    place = {place} + zero_point
+    saturated = {mask}
+    return {value}
+"""
+
+
+USUAL_SLOPE = "-step * saturated.to(x.dtype)"
+ZERO_POINT_SLOPE = Answers(
+    right={
+        "where": zero_point_slope("torch.where(saturated, torch.full_like(x, -step), torch.zeros_like(x))"),
+        "from the gradients of question 3": """
+def zero_point_gradient(x, step, zero_point, bits):
+    return step * (gradients(x, step, zero_point, bits)[0] - 1)
+""",
+    },
+    wrong={
+        "the other sign": Wrong(zero_point_slope("step * saturated.to(x.dtype)"), "expected -0.5, got 0.5"),
+        "the step forgotten": Wrong(zero_point_slope("-saturated.to(x.dtype)"), "expected -0.5, got -1"),
+        "inside and saturated exchanged": Wrong(
+            zero_point_slope("-step * (~saturated).to(x.dtype)"), "inside the range of δ = 0.5"
+        ),
+        "every entry": Wrong(zero_point_slope("torch.full_like(x, -step)"), "inside the range of δ = 0.5"),
+        "nothing at all": Wrong(zero_point_slope("torch.zeros_like(x)"), "expected -0.5, got 0"),
+        "the upper end forgotten": Wrong(zero_point_slope(USUAL_SLOPE, mask="place < 0"), "above the range"),
+        "the lower end forgotten": Wrong(zero_point_slope(USUAL_SLOPE, mask="place > 2**bits - 1"), "below the range"),
+        "up on one side, down on the other": Wrong(
+            zero_point_slope("step * (1.0 * (place < 0) - 1.0 * (place > 2**bits - 1)).to(x.dtype)"), "below the range"
+        ),
+        "saturated only when the code is": Wrong(
+            zero_point_slope(USUAL_SLOPE, mask="(place.round() < 0) | (place.round() > 2**bits - 1)"),
+            "less than half a step",
+        ),
+        "the residual inside": Wrong(
+            zero_point_slope("torch.where(saturated, -step, step * (place.round() - place))"), "inside the range"
+        ),
+        "summed": Wrong(zero_point_slope("(-step * saturated.to(x.dtype)).sum()"), "and shape (5,), got a tensor"),
+        "in single precision": Wrong(zero_point_slope("-step * saturated.float()"), "got a tensor of torch.float32"),
+        "changes x": Wrong(zero_point_slope(USUAL_SLOPE, place="x.div_(step)"), "it changed its arguments"),
+        "the five numbers on paper": Wrong(
+            """
+def zero_point_gradient(x, step, zero_point, bits):
+    return torch.tensor([0, 0, 0, -0.5, -0.5], dtype=x.dtype)
+""",
+            "and shape (40,), got a tensor",
+        ),
+        "by autograd": Wrong(
+            """
+def zero_point_gradient(x, step, zero_point, bits):
+    z = torch.full_like(x, zero_point).requires_grad_()
+    place = (x / step + z).clamp(0, 2**bits - 1)
+    (step * (place + (place.round() - place).detach() - z)).sum().backward()
+    return z.grad
+""",
+            "write it yourself: torch",
+        ),
+    },
+)
+
+
+def residuals(**parts: str) -> str:
+    """A solution of question 5 with detached residuals, parts of it written otherwise."""
+    usual = {"z": "zero_point + (zero_point.round() - zero_point).detach()", "place": "x / step + z"}
+    usual |= {"clipped": "place.clamp(0, 2**bits - 1)", "codes": "clipped + (clipped.round() - clipped).detach()"}
+    usual |= {"answer": "step * (codes - z)"}
+    return """
+def quantize(x, step, zero_point, bits):
+    z = {z}
+    place = {place}
+    clipped = {clipped}
+    codes = {codes}
+    return {answer}
+""".format(**usual | parts)
+
+
+def function(**parts: str) -> str:
+    """A solution of question 5 as an autograd.Function, parts of it written otherwise."""
+    usual = {"saved": "x, step, z", "loaded": "x, step, z = ctx.saved_tensors", "of_x": "gradient * of_x"}
+    usual |= {"of_step": "(gradient * of_step).sum()", "of_z": "(gradient * of_z).sum()"}
+    return """
+class Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, step, zero_point, bits):
+        z = zero_point.round()
+        ctx.save_for_backward({saved})
+        ctx.bits = bits
+        return step * (((x / step).round() + z).clamp(0, 2**bits - 1) - z)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        {loaded}
+        of_x, of_step = gradients(x, step, z, ctx.bits)
+        of_z = zero_point_gradient(x, step, z, ctx.bits)
+        return {of_x}, {of_step}, {of_z}, None
+
+
+def quantize(x, step, zero_point, bits):
+    return Affine.apply(x, step, zero_point, bits)
+""".format(**usual | parts)
+
+
+BACKWARD = Answers(
+    right={"detached residuals": residuals(), "a Function outside": function()},
+    wrong={
+        "rounding without a residual": Wrong(residuals(codes="clipped.round()"), "∂L/∂x (∂L/∂Q times ∂Q/∂x)"),
+        "everything detached": Wrong(residuals(answer="(step * (codes - z)).detach()"), "has no gradient"),
+        "the zero point not rounded": Wrong(residuals(z="zero_point"), "the value of x ="),
+        "no residual for the zero point": Wrong(residuals(z="zero_point.round()"), "∂L/∂z for δ = 0.5"),
+        "the zero point detached": Wrong(residuals(z="zero_point.detach().round()"), "∂L/∂z is None"),
+        "the zero point learned in one of its two places": Wrong(
+            residuals(answer="step * (codes - zero_point.round().detach())"), "∂L/∂z for δ = 0.5"
+        ),
+        "the step detached in x / δ": Wrong(residuals(place="x / step.detach() + z"), "∂L/∂δ for δ = 0.5"),
+        "not clipped on the way back": Wrong(
+            residuals(clipped="place", codes="place + (place.round().clamp(0, 2**bits - 1) - place).detach()"),
+            "above the range",
+        ),
+        "what the loss says forgotten": Wrong(
+            function(of_x="of_x", of_step="of_step.sum()", of_z="of_z.sum()"), "∂L/∂x (∂L/∂Q times ∂Q/∂x)"
+        ),
+        "a mean instead of a sum": Wrong(
+            function(of_step="(gradient * of_step).mean()"), "∂L/∂δ for δ = 0.5, zero point 2 and 3 bits: expected"
+        ),
+        "the gradients exchanged": Wrong(
+            function(of_step="(gradient * of_z).sum()", of_z="(gradient * of_step).sum()"), "∂L/∂δ for δ = 0.5"
+        ),
+        "remembers the last call only": Wrong(
+            function(saved="x", loaded="x, step, z = LAST[0]").replace(
+                "ctx.bits = bits", "ctx.bits, LAST[0] = bits, (x, step, z)"
+            )
+            + "\n\nLAST = [None]\n",
+            "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
+        ),
+        "saturated by the latent zero point": Wrong(
+            function().replace(
+                "z = zero_point.round()\n        ctx.save_for_backward(x, step, z)",
+                "z = zero_point.round()\n        ctx.save_for_backward(x, step, zero_point)",
+            ),
+            "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
+        ),
+        "PyTorch's own": Wrong(
+            """
+def quantize(x, step, zero_point, bits):
+    one = torch.ones(1)
+    return torch._fake_quantize_learnable_per_tensor_affine(x, step * one, zero_point * one, 0, 2**bits - 1, 1.0)
+""",
+            "write it yourself: torch._fake_quantize_learnable_per_tensor_affine was called",
+        ),
+    },
+)
+
+
+def loop(**parts: str) -> str:
+    """A solution of question 6, parts of it written otherwise."""
+    usual = {"start": "[v.clone().requires_grad_() for v in (weight, step, zero_point)]", "learned": "[w, s, z]"}
+    usual |= {"optimizer": "torch.optim.Adam({learned}, lr=0.03)", "steps": "200", "sign": "", "limits": "True"}
+    usual |= {"keep": "loss.item() < least", "answer": "best"}
+    parts = usual | parts
+    parts["optimizer"] = parts["optimizer"].format(learned=parts["learned"])
+    return """
+def train(inputs, targets, weight, step, zero_point, bits):
+    w, s, z = {start}
+    optimizer, least, best = {optimizer}, float("inf"), None
+    for number in range({steps}):
+        loss = ((inputs @ quantize(w, s, z, bits) - targets) ** 2).sum() / (targets**2).sum()
+        if {keep}:
+            least, best = loss.item(), (w.detach().clone(), s.detach().clone(), z.detach().clone())
+        optimizer.zero_grad()
+        ({sign}loss).backward()
+        optimizer.step()
+        if {limits}:
+            s.data.clamp_(min=0.01)
+            z.data.clamp_(0, 2**bits - 1)
+    return {answer}
+""".format(**parts)
+
+
+TRAINING = Answers(
+    right={
+        "the best that has come by": loop(),
+        "the last, with a rate that falls": loop(
+            keep="True",
+            optimizer="torch.optim.Adam({learned}, lr=0.04)",
+            steps="300",
+        ).replace(
+            "        optimizer.step()",
+            "        optimizer.param_groups[0]['lr'] = 0.04 * (1 - number / 300)\n        optimizer.step()",
+        ),
+        "plain gradient descent with a rate for each": loop(
+            optimizer="torch.optim.SGD([{{'params': [w]}}, {{'params': [s, z], 'lr': 0.01}}], lr=0.2, momentum=0.9)"
+        ),
+    },
+    wrong={
+        "nothing is trained": Wrong(
+            "\ndef train(inputs, targets, weight, step, zero_point, bits):\n    return weight, step, zero_point\n",
+            "the weight has not moved",
+        ),
+        "the weight alone": Wrong(loop(learned="[w]"), "the step has not moved"),
+        "the zero point left out": Wrong(loop(learned="[w, s]"), "the zero point has not moved"),
+        "the weight left out": Wrong(loop(learned="[s, z]"), "the weight has not moved"),
+        "uphill": Wrong(loop(sign="-", keep="True"), "is left on average"),
+        "three steps": Wrong(loop(steps="3"), "is left on average"),
+        "a rate that is far too high": Wrong(
+            loop(optimizer="torch.optim.Adam({learned}, lr=3.0)", keep="True"), "is left on average"
+        ),
+        "the floating-point answer as weight": Wrong(
+            loop(answer="torch.linalg.lstsq(inputs, targets).solution + 1e-9, best[1] * 2, best[2]"),
+            "is left on average",
+        ),
+        "trains what it was given": Wrong(
+            loop(start="[v.requires_grad_() for v in (weight, step, zero_point)]"), "it changed its arguments"
+        ),
+        "the zero point beyond the codes": Wrong(
+            loop(answer="best[0], best[1], best[2] - 4"), "0 has to stay a level: the zero point lies from 0 to 3"
+        ),
+        "a negative step": Wrong(loop(answer="best[0], -best[1], best[2]"), "a step is positive"),
+        "the loss instead of a step": Wrong(loop(answer="best[0], least, best[2]"), "the step: expected a tensor"),
+        "two of the three": Wrong(loop(answer="best[:2]"), "expected the weight, the step and the zero point"),
+        "with the library": Wrong(
+            loop().replace("quantize(w, s, z, bits)", "ttq.LSQ(bits).with_step(s)(w)"),
+            "write it yourself: LSQ was called",
+        ),
+    },
+)
+
+ANSWERS = {
+    "codes": CODES,
+    "start": START,
+    "slopes": SLOPES,
+    "zero_point_slope": ZERO_POINT_SLOPE,
+    "backward": BACKWARD,
+    "training": TRAINING,
+}

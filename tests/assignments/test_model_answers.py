@@ -1,0 +1,47 @@
+"""What the model answers of the reflections say in numbers: the assignments' own solutions must say the same."""
+
+from math import prod
+
+import torch
+
+from tests.assignments.running import ASSIGNMENTS, about, answered, number, questions
+from tests.hygiene import read
+from ttqlib.check.assignments.interleaved import costs
+
+
+def solutions(assignment: str, *names: str) -> tuple[dict, str]:
+    """The functions of these questions as the notebook solves them, and its model answer to the reflection."""
+    (path,) = (path for path in ASSIGNMENTS if number(path) == assignment)
+    notebook, functions = read(path), {"torch": torch}
+    for question in questions(answered(path)):
+        if question.name in names:
+            exec(notebook.cells[question.solution].source, functions)
+    (answer,) = (cell.source for cell in notebook.cells if about(cell).get("grade_id") == "reflection")
+    return functions, " ".join(answer.split())
+
+
+def test_the_zero_points_of_a2_are_where_its_model_answer_says():
+    functions, answer = solutions("a2", "start")
+    draw = torch.Generator().manual_seed(0)
+    for entries, said, expected in ((1000, "then z is 1", {1}), (100_000, "3 or 4", {3, 4})):
+        weight = torch.randn(entries, generator=draw)
+        weight[0] = 30
+        assert said in answer and functions["best_start"](weight, 3)[1] in expected
+    low, high = weight.min(), weight.max()
+    assert "z would be 1 here, too" in answer and round(float(-low / (high - low) * 7)) == 1
+    assert (
+        "the zero point is 0" in answer and functions["best_start"](torch.randn(1000, generator=draw).relu(), 3)[1] == 0
+    )
+
+
+def test_the_costs_of_a3_are_those_that_its_model_answer_and_its_text_say():
+    functions, answer = solutions("a3", "left_to_right", "cheapest")
+    shape = ((12, 8, 8), (8, 8, 12), (1, 30, 30, 1))
+    numbers = sum(prod(core) for core in zip(shape[2], shape[0], shape[1], shape[2][1:], strict=False))
+    assert f"{numbers:,} numbers, {768**2 / numbers:.1f} times fewer than {768**2:,}" in answer
+    name, one = functions["cheapest"](*shape, 1)
+    million = f"{one / 1e6:.1f} million FLOPs, which is {one / (2 * 768**2):.1f} times the dense layer"
+    assert f"For 1 row {name} is the cheapest, {million}" in answer
+    name, many = functions["cheapest"](*shape, 1024)
+    assert f"it is {name}, {many / 1e6:,.0f} million, {many / (2 * 1024 * 768**2) - 1:.0%}".replace("%", " %") in answer
+    assert costs((2, 3), (2, 2), (1, 2, 1), 1) == {"left to right": 96, "right to left": 80, "weight first": 96 + 48}
