@@ -47,13 +47,18 @@ def warm():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How long redraws take, which browser tests have measured, and how many steps of families of models work."""
-    steps = Counter()
+    """How long redraws take, how many steps of families of models work, how many wrong answers were refused."""
+    steps, refused = Counter(), Counter()
     for report in terminalreporter.stats.get("passed", []):
         for name, value in report.user_properties:
             if name == "step of a family":
                 steps[value] += 1
+            elif name == "wrong answer refused":
+                refused[value] += 1
             else:
                 terminalreporter.write_line(f"{name}: {value}")
     if steps:
         terminalreporter.write_line(f"families of models: {steps['works']} steps work, {steps['refuses']} are refused")
+    if refused:
+        each = ", ".join(f"{assignment}: {count}" for assignment, count in sorted(refused.items()))
+        terminalreporter.write_line(f"assignments: {refused.total()} wrong answers are refused ({each})")

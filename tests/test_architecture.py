@@ -17,6 +17,7 @@ from tests.chapters import ROOT
 ORDER = ["progress", "catalog", "tensors", "inventory", "quantizers", "layers", "tasks", "models", "environment"]
 ORDER += ["plans", "surgery", "storage", "measures", "training", "deployment", "plots", "explore", "check"]
 NAMESPACES = {"plots", "explore", "check"}  # the modules that are part of the public face
+NAMESPACES |= {"assignments", *(f"a{number}" for number in range(1, 9))}  # those of check
 HEAVY = ["tensorly", "matplotlib", "ipywidgets", "datasets", "transformers.modeling_utils"]  # loaded on first use
 MAX_LINES = 300
 MAX_FUNCTION = 40  # lines of a function, its docstring among them

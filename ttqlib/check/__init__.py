@@ -4,6 +4,7 @@ A failed check is one plain line, without a traceback. Checks test what the resu
 write the function passes. One file a subject.
 """
 
+from . import assignments
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
 from .models import (
@@ -41,6 +42,7 @@ from .verdict import CheckFailed
 __all__ = [
     "CheckFailed",
     "affine_quantize",
+    "assignments",
     "attention_loss",
     "best_step",
     "best_ternary",

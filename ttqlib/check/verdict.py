@@ -17,13 +17,13 @@ class CheckFailed(AssertionError):
         return [f"CheckFailed: {self}"]
 
 
-def exercise(check: Callable[[Callable], None]) -> Callable[[Callable], None]:
+def exercise(check: Callable[..., None]) -> Callable[..., None]:
     """A check that says "correct" where it finds nothing to fail the reader's function for."""
 
     @wraps(check)
-    def checked(function: Callable) -> None:
-        check(function)
-        print(f"{function.__name__}: correct")
+    def checked(function: Callable, **settings) -> None:
+        check(function, **settings)
+        print(f"{getattr(function, '__name__', 'your function')}: correct")
 
     return checked
 
