@@ -106,7 +106,9 @@ def attention_loss_by_hand(function: Callable) -> None:
     """One head, two queries, the numbers of chapter 8: half of ½ ln 4/3. The second layer belongs to the first."""
     p, q = torch.tensor([[[[0.5, 0.5], [0.25, 0.75]]]]), torch.tensor([[[[0.25, 0.75], [0.25, 0.75]]]])
     expected = torch.tensor(4 / 3).log() / 4
-    got = ask_twice(function, (q.log(),), (p.flip(-1).log(), p.log()), torch.ones(1, 2), {0: 0, 1: 2}, without=LOSSES)
+    got = ask_twice(
+        function, (q.log(),), (p.flip(-1).log(), p.log()), torch.ones(1, 2).long(), {0: 0, 1: 2}, without=LOSSES
+    )
     close(function, got, expected, "for ½ ½ against ¼ ¾ in one row of two")
 
 

