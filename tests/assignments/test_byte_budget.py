@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,11 +24,11 @@ ROWS = [
 ]
 
 
-def untrained(train) -> ttq.IntentSlotModel:
+def untrained(train, seed: int = 0) -> ttq.IntentSlotModel:
     labels = {"intents": ttq.label_names(train, "intent"), "slots": ttq.label_names(train, "slots")}
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     words = len(ttq.word_tokenizer(train["tokens"]))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = ttq.IntentSlotModel(BertConfig(vocab_size=words, max_position_embeddings=40, **shape, **labels))
     return ttq.compress_(model, ttq.plan(model, bits=2, rest=8))
 
@@ -100,21 +99,31 @@ def test_a_model_class_that_was_changed_in_the_notebook_does_not_help(monkeypatc
         a5.held_out(lambda train: untrained(train), slot_f1=0.0)
 
 
-def test_rows_are_drawn_when_the_model_has_been_saved(monkeypatch, tmp_path):
-    seeds, perfect = [], {"intent_accuracy": 100.0, "slot_f1": 100.0}
+def test_rows_are_drawn_when_the_model_has_been_saved(monkeypatch):
+    seeds = []
     monkeypatch.setattr(submission, "fresh_rows", lambda rows, seed: seeds.append(seed) or ROWS)
-    monkeypatch.setattr(
-        submission,
-        "answers_elsewhere",
-        lambda folder, rows, scratch: ([row["intent"] for row in rows], [row["slots"] for row in rows]),
-    )
-    for model in (b"one", b"other"):
-        (tmp_path / "model.safetensors").write_bytes(model)
-        mine = submission.Submission(SimpleNamespace(name="unused"), tmp_path, 1, 1.0, perfect)
-        monkeypatch.setattr(submission, "submitted", lambda build, mine=mine: mine)
+
+    def elsewhere(folder, rows, scratch):
+        given = submission.rows_given()
+        known = submission.answers(ttq.load(folder), given["validation"].select(range(200)), given["train"])
+        own = [[row[name] for row in ROWS] for name in ("intent", "slots")]
+        return own[0] + known[0], own[1] + known[1]
+
+    monkeypatch.setattr(submission, "answers_elsewhere", elsewhere)
+    for build in (lambda train: untrained(train), lambda train: untrained(train, seed=1)):
         for _ in range(2):
-            assert submission.fresh_scores(print, 7) == perfect
-    assert len(seeds) == 2 and seeds[0] != seeds[1] and all(seed.startswith("7/") for seed in seeds)
+            assert submission.fresh_scores(build, 7) == {"intent_accuracy": 100.0, "slot_f1": 100.0}
+    assert len(set(seeds)) == 2 and seeds[0] == seeds[1] and all(seed.startswith("7/") for seed in seeds)
+
+
+def test_a_folder_that_was_filled_up_afterwards_is_weighed_again():
+    def build(train):
+        return untrained(train)
+
+    a5.fits(build)
+    (submission.submitted(build).folder / "more.bin").write_bytes(bytes(60_000))
+    with pytest.raises(CheckFailed, match="60,000 are allowed"):
+        a5.validation(build)
 
 
 def test_the_leaderboard_reads_graded_notebooks(tmp_path):

@@ -21,9 +21,9 @@ from ...surgery.compress import compress_
 from ..verdict import exercise, fail
 from .asking import ask_twice
 from .seeds import generator
-from .submission import BUDGET, bytes_of, fresh_scores, rows_given, submitted
+from .submission import BUDGET, bytes_of, fresh_scores, rows_given, submitted, validation_scores
 
-FLOOR = {"slot_f1": 65.0, "intent_accuracy": 88.0}  # of validation
+FLOOR = {"slot_f1": 68.0, "intent_accuracy": 88.0}  # of validation
 NAMES = {"intent_accuracy": "intent accuracy", "slot_f1": "slot F1"}
 
 
@@ -77,7 +77,7 @@ def fits(build: Callable) -> None:
 @exercise
 def validation(build: Callable) -> None:
     """The saved model must reach the floor on the validation split."""
-    _reaches(build, submitted(build).validation, FLOOR, "on validation")
+    _reaches(build, validation_scores(build), FLOOR, "on validation")
 
 
 @exercise
