@@ -2,32 +2,885 @@
 
 from tests.answers import Answers, Wrong
 
-ANSWERS = {
-    "multiply": Answers(
-        right={
-            "kron of each pair of matrices": """
+# What a sweep needs that a wrong answer about something else takes from here.
+SWEEP = """
+def swept(cores):
+    result, rest = [], cores[0]
+    for core in cores[1:]:
+        q, r = torch.linalg.qr(rest.flatten(0, 1))
+        result.append(q.reshape(*rest.shape[:2], -1))
+        rest = torch.tensordot(r, core, 1)
+    return [*result, rest]
+"""
+FULL = """
+def full(cores):
+    tensor = cores[0]
+    for core in cores[1:]:
+        tensor = torch.tensordot(tensor, core, 1)
+    return tensor[0, ..., 0]
+"""
+
+MULTIPLY = Answers(
+    right={
+        "kron of each pair of matrices": """
 def multiply(a, b):
     return [torch.stack([torch.kron(x[:, i], y[:, i]) for i in range(x.shape[1])], dim=1) for x, y in zip(a, b)]
 """,
-        },
-        wrong={
-            "cores entry by entry": Wrong(
-                """
+        "b outside, a inside": """
+def multiply(a, b):
+    product = []
+    for x, y in zip(a, b):
+        core = y[:, None, :, :, None] * x[None, :, :, None, :]
+        product.append(core.flatten(3, 4).flatten(0, 1))
+    return product
+""",
+    },
+    wrong={
+        "cores entry by entry": Wrong(
+            """
 def multiply(a, b):
     return [x * y for x, y in zip(a, b)]
 """,
-                "raised",
-            ),
-            "the library": Wrong(
-                """
+            "raised RuntimeError",
+        ),
+        "the sum instead": Wrong(
+            """
+def multiply(a, b):
+    cores = []
+    for k, (x, y) in enumerate(zip(a, b)):
+        left = 1 if k == 0 else x.shape[0] + y.shape[0]
+        right = 1 if k == len(a) - 1 else x.shape[2] + y.shape[2]
+        core = x.new_zeros(left, x.shape[1], right)
+        core[: x.shape[0], :, : x.shape[2]] += x
+        core[left - y.shape[0] :, :, right - y.shape[2] :] += y
+        cores.append(core)
+    return cores
+""",
+            "the values are off",
+        ),
+        "left and right bonds paired in different orders": Wrong(
+            """
+def multiply(a, b):
+    cores = []
+    for x, y in zip(a, b):
+        core = torch.einsum("rns,pnq->rpnqs", x, y)
+        cores.append(core.reshape(len(x) * len(y), x.shape[1], -1))
+    return cores
+""",
+            "the values are off",
+        ),
+        "modes multiplied too": Wrong(
+            """
+def multiply(a, b):
+    return [torch.kron(x, y) for x, y in zip(a, b)]
+""",
+            "with modes (3, 3)",
+        ),
+        "the library's TT-SVD": Wrong(
+            """
 from ttqlib import tt_svd, tt_to_tensor
 
 
 def multiply(a, b):
     return tt_svd(tt_to_tensor(a) * tt_to_tensor(b), 6)
 """,
-                "write it yourself",
-            ),
-        },
-    ),
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "TensorLy": Wrong(
+            """
+import tensorly
+from tensorly.decomposition import tensor_train
+
+tensorly.set_backend("pytorch")
+
+
+def multiply(a, b):
+    product = tensorly.tt_to_tensor(a) * tensorly.tt_to_tensor(b)
+    return list(tensor_train(product, 6))
+""",
+            "write it yourself: tensorly's tt_to_tensor was called",
+        ),
+        "the tensor, multiplied out": Wrong(
+            FULL
+            + """
+
+def multiply(a, b):
+    rest, cores = (full(a) * full(b)).reshape(1, -1), []
+    for x in a[:-1]:
+        u, s, vh = torch.linalg.svd(rest.reshape(len(rest) * x.shape[1], -1), full_matrices=False)
+        keep = int((s > 1e-12 * s[0]).sum())
+        cores.append(u[:, :keep].reshape(-1, x.shape[1], keep))
+        rest = s[:keep, None] * vh[:keep]
+    return [*cores, rest[..., None]]
+""",
+            "more memory than there is",
+        ),
+        "changes its argument": Wrong(
+            """
+def multiply(a, b):
+    for k, (x, y) in enumerate(zip(a, b)):
+        a[k] = torch.einsum("rns,pnq->rpnsq", x, y).reshape(len(x) * len(y), x.shape[1], -1)
+    return a
+""",
+            "must stay as it was",
+        ),
+        "always float32": Wrong(
+            """
+def multiply(a, b):
+    cores = []
+    for x, y in zip(a, b):
+        core = torch.einsum("rns,pnq->rpnsq", x.float(), y.float())
+        cores.append(core.reshape(len(x) * len(y), x.shape[1], -1))
+    return cores
+""",
+            "expected cores in torch.float64, as it was given, got torch.float32",
+        ),
+        "only the case that is seen": Wrong(
+            """
+def multiply(a, b):
+    n = torch.arange(3.0, dtype=torch.float64)
+    one = torch.ones_like(n)
+    return [torch.stack([n * n, 2 * n, one], -1)[None], torch.stack([one, n, n * n])[..., None]]
+""",
+            "expected cores (r, n, r') that fit together",
+        ),
+        "keeps the first answer": Wrong(
+            """
+known = []
+
+
+def multiply(a, b):
+    if not known:
+        for x, y in zip(a, b):
+            known.append(torch.einsum("rns,pnq->rpnsq", x, y).reshape(len(x) * len(y), x.shape[1], -1))
+    return known
+""",
+            "expected cores (r, n, r') that fit together",
+        ),
+        "ranks padded with zeros": Wrong(
+            """
+def multiply(a, b):
+    cores = []
+    for k, (x, y) in enumerate(zip(a, b)):
+        core = torch.einsum("rns,pnq->rpnsq", x, y).reshape(len(x) * len(y), x.shape[1], -1)
+        left, right = int(k > 0), int(k < len(a) - 1)
+        cores.append(torch.nn.functional.pad(core, (0, right, 0, 0, 0, left)))
+    return cores
+""",
+            "ranks multiply",
+        ),
+    },
+)
+
+INNER = Answers(
+    right={
+        "one matrix product for each index": """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x, y in zip(a, b):
+        carried = sum(x[:, i].T @ carried @ y[:, i] for i in range(x.shape[1]))
+    return carried.squeeze()
+""",
+        "from the right": """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x, y in zip(reversed(a), reversed(b)):
+        half = x @ carried
+        carried = half.flatten(1) @ y.flatten(1).T
+    return carried[0, 0]
+""",
+    },
+    wrong={
+        "the product train": Wrong(
+            """
+def inner(a, b):
+    row = a[0].new_ones(1, 1)
+    for x, y in zip(a, b):
+        core = torch.einsum("rns,pnq->rpnsq", x, y).reshape(len(x) * len(y), x.shape[1], -1)
+        row = row @ core.sum(1)
+    return row[0, 0]
+""",
+            "more memory than there is",
+        ),
+        "multiplied out": Wrong(
+            FULL
+            + """
+
+def inner(a, b):
+    return (full(a) * full(b)).sum()
+""",
+            "more memory than there is",
+        ),
+        "the library": Wrong(
+            """
+def inner(a, b):
+    return (ttq.tt_to_tensor(a) * ttq.tt_to_tensor(b)).sum()
+""",
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "TensorLy": Wrong(
+            """
+from tensorly import tenalg, tt_to_tensor
+
+
+def inner(a, b):
+    return tenalg.inner(tt_to_tensor(a), tt_to_tensor(b))
+""",
+            "write it yourself: tensorly's",
+        ),
+        "the product of the sums": Wrong(
+            """
+def inner(a, b):
+    def total(cores):
+        row = cores[0].new_ones(1, 1)
+        for core in cores:
+            row = row @ core.sum(1)
+        return row[0, 0]
+
+    return total(a) * total(b)
+""",
+            "the values are off",
+        ),
+        "each core by itself": Wrong(
+            """
+def inner(a, b):
+    result = a[0].new_ones(())
+    for x, y in zip(a, b):
+        result = result * torch.einsum("rns,pnq->", x, y)
+    return result
+""",
+            "the values are off",
+        ),
+        "the root of it": Wrong(
+            """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x, y in zip(a, b):
+        carried = torch.einsum("rp,rns,pnq->sq", carried, x, y)
+    return carried[0, 0].abs().sqrt()
+""",
+            "the values are off",
+        ),
+        "a matrix of one number": Wrong(
+            """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x, y in zip(a, b):
+        carried = torch.einsum("rp,rns,pnq->sq", carried, x, y)
+    return carried
+""",
+            "expected shape (), got (1, 1)",
+        ),
+        "the second train forgotten": Wrong(
+            """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x in a:
+        carried = torch.einsum("rp,rns,pnq->sq", carried, x, x)
+    return carried[0, 0]
+""",
+            "the values are off",
+        ),
+        "sums up between calls": Wrong(
+            """
+carried = torch.ones(1, 1, dtype=torch.float64)
+
+
+def inner(a, b):
+    global carried
+    for x, y in zip(a, b):
+        carried = torch.einsum("rp,rns,pnq->sq", carried, x, y)
+    return carried[0, 0]
+""",
+            "called twice with the same arguments",
+        ),
+        "only the cases that are seen": Wrong(
+            """
+def inner(a, b):
+    return torch.tensor(48.0 if len(b[0][0, 0]) == 2 else 18.0, dtype=torch.float64)
+""",
+            "the values are off",
+        ),
+        "scales its argument": Wrong(
+            """
+def inner(a, b):
+    carried = a[0].new_ones(1, 1)
+    for x, y in zip(a, b):
+        x *= 2
+        carried = torch.einsum("rp,rns,pnq->sq", carried, x, y) / 2
+    return carried[0, 0]
+""",
+            "must stay as it was",
+        ),
+    },
+)
+
+LEFT_ORTHOGONAL = Answers(
+    right={
+        "with SVD": """
+def left_orthogonal(cores):
+    cores = list(cores)
+    for k in range(len(cores) - 1):
+        left, mode, _ = cores[k].shape
+        u, s, vh = torch.linalg.svd(cores[k].reshape(left * mode, -1), full_matrices=False)
+        cores[k] = u.reshape(left, mode, -1)
+        cores[k + 1] = torch.einsum("rs,snq->rnq", s[:, None] * vh, cores[k + 1])
+    return cores
+""",
+        "Gram-Schmidt, twice": """
+def left_orthogonal(cores):
+    cores = [core.clone() for core in cores]
+    for k in range(len(cores) - 1):
+        left, mode, right = cores[k].shape
+        matrix, basis = cores[k].reshape(left * mode, right), []
+        for column in list(matrix.T)[: left * mode]:
+            for _ in range(2):
+                for done in basis:
+                    column = column - (done @ column) * done
+            basis.append(column / column.norm())
+        q = torch.stack(basis, dim=1)
+        cores[k] = q.reshape(left, mode, -1)
+        cores[k + 1] = torch.tensordot(q.T @ matrix, cores[k + 1], 1)
+    return cores
+""",
+    },
+    wrong={
+        "R is dropped": Wrong(
+            """
+def left_orthogonal(cores):
+    result = []
+    for core in cores[:-1]:
+        q, r = torch.linalg.qr(core.flatten(0, 1))
+        result.append(q.reshape(*core.shape[:2], -1))
+    return [*result, cores[-1]]
+""",
+            "the last core, up to signs: the values are off",
+        ),
+        "the last core too": Wrong(
+            """
+def left_orthogonal(cores):
+    result, rest = [], torch.ones(1, 1, dtype=cores[0].dtype)
+    for core in cores:
+        core = torch.tensordot(rest, core, 1)
+        q, rest = torch.linalg.qr(core.flatten(0, 1))
+        result.append(q.reshape(*core.shape[:2], -1))
+    return result
+""",
+            "the last core, up to signs: the values are off",
+        ),
+        "to the other side": Wrong(
+            """
+def left_orthogonal(cores):
+    cores = list(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        q, r = torch.linalg.qr(cores[k].flatten(1).T)
+        cores[k] = q.T.reshape(-1, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ r.T
+    return cores
+""",
+            "needs orthonormal columns",
+        ),
+        "columns of length one": Wrong(
+            """
+def left_orthogonal(cores):
+    cores = list(cores)
+    for k in range(len(cores) - 1):
+        length = cores[k].flatten(0, 1).norm(dim=0)
+        cores[k] = cores[k] / length
+        cores[k + 1] = length[:, None, None] * cores[k + 1]
+    return cores
+""",
+            "needs orthonormal columns",
+        ),
+        "cores of norm one": Wrong(
+            """
+def left_orthogonal(cores):
+    result, scale = [], 1.0
+    for core in cores[:-1]:
+        result.append(core / core.norm())
+        scale = scale * core.norm()
+    return [*result, scale * cores[-1]]
+""",
+            "needs orthonormal columns",
+        ),
+        "rows instead of columns": Wrong(
+            """
+def left_orthogonal(cores):
+    cores = list(cores)
+    for k in range(len(cores) - 1):
+        left, mode, right = cores[k].shape
+        q, r = torch.linalg.qr(cores[k].reshape(left, mode * right))
+        cores[k] = q.reshape(-1, mode, right) if q.numel() == left * mode * right else cores[k]
+    return cores
+""",
+            "needs orthonormal columns",
+        ),
+        "a complete QR": Wrong(
+            """
+def left_orthogonal(cores):
+    result, rest = [], cores[0]
+    for core in cores[1:]:
+        q, r = torch.linalg.qr(rest.flatten(0, 1), mode="complete")
+        result.append(q.reshape(*rest.shape[:2], -1))
+        rest = torch.tensordot(r, core, 1)
+    return [*result, rest]
+""",
+            "no rank may grow",
+        ),
+        "the library": Wrong(
+            """
+def left_orthogonal(cores):
+    return ttq.canonical_form(cores, len(cores) - 1)
+""",
+            "write it yourself: canonical_form was called",
+        ),
+        "TT-SVD of the tensor": Wrong(
+            """
+def left_orthogonal(cores):
+    return ttq.tt_svd(ttq.tt_to_tensor(cores), [len(core) for core in cores] + [1])
+""",
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "changes its argument": Wrong(
+            """
+def left_orthogonal(cores):
+    for k in range(len(cores) - 1):
+        q, r = torch.linalg.qr(cores[k].flatten(0, 1))
+        cores[k] = q.reshape(*cores[k].shape[:2], -1)
+        cores[k + 1] = torch.tensordot(r, cores[k + 1], 1)
+    return cores
+""",
+            "must stay as it was",
+        ),
+        "R from the wrong side": Wrong(
+            """
+def left_orthogonal(cores):
+    result, rest = [], cores[0]
+    for core in cores[1:]:
+        q, r = torch.linalg.qr(rest.flatten(0, 1))
+        result.append(q.reshape(*rest.shape[:2], -1))
+        rest = torch.tensordot(r.T, core, 1)
+    return [*result, rest]
+""",
+            "for a",
+        ),
+        "only the first core": Wrong(
+            """
+def left_orthogonal(cores):
+    q, r = torch.linalg.qr(cores[0].flatten(0, 1))
+    return [q.reshape(*cores[0].shape[:2], -1), torch.tensordot(r, cores[1], 1), *cores[2:]]
+""",
+            "needs orthonormal columns",
+        ),
+    },
+)
+
+NORM = Answers(
+    right={
+        "a sweep of its own": SWEEP
+        + """
+
+def norm(cores):
+    return swept(cores)[-1].square().sum().sqrt()
+""",
+        "only R is carried": """
+def norm(cores):
+    rest = torch.ones(1, 1, dtype=cores[0].dtype)
+    for core in cores:
+        core = torch.tensordot(rest, core, 1)
+        rest = torch.linalg.qr(core.flatten(0, 1), mode="r").R
+    return rest.abs().squeeze()
+""",
+    },
+    wrong={
+        "the root of the inner product": Wrong(
+            """
+def norm(cores):
+    return inner(cores, cores).abs().sqrt()
+""",
+            "keeps half of the digits",
+        ),
+        "the inner product": Wrong(
+            """
+def norm(cores):
+    return inner(cores, cores)
+""",
+            "expected 5 √5",
+        ),
+        "the product of the cores' norms": Wrong(
+            """
+def norm(cores):
+    result = cores[0].norm()
+    for core in cores[1:]:
+        result = result * core.norm()
+    return result
+""",
+            "train expected",
+        ),
+        "the last core as it came": Wrong(
+            """
+def norm(cores):
+    return cores[-1].norm()
+""",
+            "expected 5 √5",
+        ),
+        "the first core after the sweep": Wrong(
+            """
+def norm(cores):
+    return left_orthogonal(cores)[0].norm()
+""",
+            "expected 5 √5",
+        ),
+        "the largest singular value": Wrong(
+            """
+def norm(cores):
+    last = left_orthogonal(cores)[-1]
+    return torch.linalg.svdvals(last.flatten(1)).max() if len(last) > 1 else last.norm()
+""",
+            "train expected",
+        ),
+        "the sum of absolute values": Wrong(
+            """
+def norm(cores):
+    return left_orthogonal(cores)[-1].abs().sum()
+""",
+            "expected 5 √5",
+        ),
+        "the library": Wrong(
+            """
+def norm(cores):
+    return ttq.tt_to_tensor(cores).norm()
+""",
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "in float32": Wrong(
+            """
+def norm(cores):
+    return left_orthogonal([core.float() for core in cores])[-1].norm()
+""",
+            "expected",
+        ),
+        "one number in a matrix": Wrong(
+            """
+def norm(cores):
+    return left_orthogonal(cores)[-1].norm().reshape(1, 1)
+""",
+            "expected one number",
+        ),
+    },
+)
+
+TT_ROUND = Answers(
+    right={
+        "QR from the right, SVD from the left": """
+def tt_round(cores, rank):
+    cores = list(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        q, r = torch.linalg.qr(cores[k].flatten(1).T)
+        cores[k] = q.T.reshape(-1, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ r.T
+    for k in range(len(cores) - 1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(0, 1), full_matrices=False)
+        cores[k] = u[:, :rank].reshape(*cores[k].shape[:2], -1)
+        cores[k + 1] = torch.tensordot(s[:rank, None] * vh[:rank], cores[k + 1], 1)
+    return cores
+""",
+        "projections on the leading right directions": SWEEP
+        + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        matrix = cores[k].flatten(1)
+        _, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        kept = vh[: min(rank, len(vh))]
+        cores[k] = kept.unflatten(1, cores[k].shape[1:])
+        cores[k - 1] = torch.einsum("rns,sm->rnm", cores[k - 1], matrix @ kept.T)
+    return cores
+""",
+    },
+    wrong={
+        "cores cut with scissors": Wrong(
+            """
+def tt_round(cores, rank):
+    inner = range(len(cores))
+    return [core[: rank if k else 1, :, : rank if k < len(cores) - 1 else 1] for k, core in enumerate(cores)]
+""",
+            "the error is",
+        ),
+        "no first sweep": Wrong(
+            """
+def tt_round(cores, rank):
+    cores = list(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+    return cores
+""",
+            "the error is",
+        ),
+        "both sweeps in one direction": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(0, 1), full_matrices=False)
+        cores[k] = u[:, :rank].reshape(*cores[k].shape[:2], -1)
+        cores[k + 1] = torch.tensordot(s[:rank, None] * vh[:rank], cores[k + 1], 1)
+    return cores
+""",
+            "the error is",
+        ),
+        "the smallest are kept": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        cores[k] = vh[-rank:].reshape(-1, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, -rank:] * s[-rank:])
+    return cores
+""",
+            "diagonal, rank 1: the values are off",
+        ),
+        "singular values forgotten": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ u[:, :keep]
+    return cores
+""",
+            "diagonal, rank 1: the values are off",
+        ),
+        "the library": Wrong(
+            """
+def tt_round(cores, rank):
+    return ttq.tt_svd(ttq.tt_to_tensor(cores), rank)
+""",
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "imported before": Wrong(
+            """
+from ttqlib.tensors.gauge import canonical_form as sweep
+
+
+def tt_round(cores, rank):
+    cores = sweep(cores, len(cores) - 1)
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+    return cores
+""",
+            "write it yourself: canonical_form was called",
+        ),
+        "the library, and the error caught": Wrong(
+            """
+def tt_round(cores, rank):
+    for _ in range(2):
+        try:
+            return ttq.tt_svd(ttq.tt_to_tensor(cores), rank)
+        except Exception:
+            pass
+""",
+            "write it yourself",
+        ),
+        "multiplied out": Wrong(
+            FULL
+            + """
+
+def tt_round(cores, rank):
+    rest, result = full(cores).reshape(1, -1), []
+    for core in cores[:-1]:
+        u, s, vh = torch.linalg.svd(rest.reshape(len(rest) * core.shape[1], -1), full_matrices=False)
+        keep = min(rank, len(s))
+        result.append(u[:, :keep].reshape(-1, core.shape[1], keep))
+        rest = s[:keep, None] * vh[:keep]
+    return [*result, rest[..., None]]
+""",
+            "more memory than there is",
+        ),
+        "one bond is left as it was": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1, 1, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+    return cores
+""",
+            "the values are off",
+        ),
+        "divides by the norm": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    scale = cores[-1].norm()
+    cores[-1] = cores[-1] / scale
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+    return [cores[0] * scale, *cores[1:]]
+""",
+            "raised _LinAlgError",
+        ),
+        "keeps the norm of the tensor": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    scale = cores[-1].norm()
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+    cores[0] = cores[0] * scale / cores[0].norm().clamp_min(1e-300)
+    return cores
+""",
+            "diagonal, rank 1: the values are off",
+        ),
+        "padded to the rank": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        kept = torch.zeros(rank, vh.shape[1], dtype=vh.dtype)
+        kept[:keep] = vh[:keep]
+        carried = torch.zeros(len(u), rank, dtype=vh.dtype)
+        carried[:, :keep] = u[:, :keep] * s[:keep]
+        cores[k], cores[k - 1] = kept.reshape(rank, *cores[k].shape[1:]), cores[k - 1] @ carried
+    return cores
+""",
+            "no rank may grow",
+        ),
+        "two cores at least": Wrong(
+            SWEEP
+            + """
+
+def tt_round(cores, rank):
+    cores = swept(cores)
+    k = len(cores) - 1
+    while True:
+        u, s, vh = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        keep = min(rank, len(s))
+        cores[k] = vh[:keep].reshape(keep, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ (u[:, :keep] * s[:keep])
+        k -= 1
+        if k == 0:
+            return cores
+""",
+            "raised IndexError",
+        ),
+    },
+)
+
+BOUNDS = """
+def error_bounds(cores, rank):
+    cores, lost = swept(cores), []
+    for k in range(len(cores) - 1, 0, -1):
+        u, s, _ = torch.linalg.svd(cores[k].flatten(1), full_matrices=False)
+        lost.append({lost})
+        cores[k - 1] = cores[k - 1] @ (u{cut} * s{cut})
+    lost = torch.stack(lost)
+    return {result}
+"""
+
+
+def bounds(lost: str = "s[rank:].norm()", cut: str = "", result: str = "lost.max(), lost.norm()") -> str:
+    return SWEEP + "\n" + BOUNDS.format(lost=lost, cut=cut, result=result)
+
+
+ERROR_BOUNDS = Answers(
+    right={
+        "from the left": """
+def error_bounds(cores, rank):
+    cores = list(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        q, r = torch.linalg.qr(cores[k].flatten(1).T)
+        cores[k] = q.T.reshape(-1, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ r.T
+    squares = []
+    for k in range(len(cores) - 1):
+        values = torch.linalg.svdvals(cores[k].flatten(0, 1))
+        squares.append(float(values[rank:].square().sum()))
+        q, r = torch.linalg.qr(cores[k].flatten(0, 1))
+        cores[k + 1] = torch.tensordot(r, cores[k + 1], 1)
+    return [max(squares) ** 0.5, sum(squares) ** 0.5]
+""",
+        "in plain numbers": bounds(result="(float(max(lost)), float(sum(one**2 for one in lost)) ** 0.5)"),
+    },
+    wrong={
+        "errors added": Wrong(bounds(result="lost.max(), lost.sum()"), "expected the most error to be"),
+        "no root": Wrong(bounds(result="lost.max(), lost.square().sum()"), "expected the most error to be 2,"),
+        "the smallest cut": Wrong(bounds(result="lost.min(), lost.norm()"), "expected the least error to be"),
+        "the other way round": Wrong(bounds(result="lost.norm(), lost.max()"), "expected the least error to be"),
+        "only the largest that is lost": Wrong(
+            bounds(lost="s[rank] if rank < len(s) else 0 * s[0]"), "expected the least error to be"
+        ),
+        "what is kept": Wrong(bounds(lost="s[:rank].norm()"), "expected the least error to be 2,"),
+        "one singular value too many": Wrong(bounds(lost="s[rank - 1 :].norm()"), "expected the least error to be 2,"),
+        "spectra of the train that was cut": Wrong(bounds(cut="[:, :rank]"), "raised"),
+        "spectra after cutting": Wrong(bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"), "expected the"),
+        "relative to the norm": Wrong(
+            bounds(result="lost.max() / cores[0].norm(), lost.norm() / cores[0].norm()"),
+            "expected the least error to be 2,",
+        ),
+        "no sweep before": Wrong(
+            bounds().replace("swept(cores), []", "list(cores), []"), "expected the least error to be"
+        ),
+        "the measured error": Wrong(
+            """
+def error_bounds(cores, rank):
+    gone = inner(cores, cores) - inner(tt_round(cores, rank), tt_round(cores, rank))
+    return gone.abs().sqrt(), gone.abs().sqrt()
+""",
+            "expected the",
+        ),
+        "the library": Wrong(
+            """
+def error_bounds(cores, rank):
+    tensor = ttq.tt_to_tensor(cores)
+    lost = torch.stack([values[rank:].norm() for values in ttq.singular_values(tensor)])
+    return lost.max(), lost.norm()
+""",
+            "write it yourself: tt_to_tensor was called",
+        ),
+        "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers"),
+    },
+)
+
+ANSWERS = {
+    "multiply": MULTIPLY,
+    "inner": INNER,
+    "left_orthogonal": LEFT_ORTHOGONAL,
+    "norm": NORM,
+    "tt_round": TT_ROUND,
+    "error_bounds": ERROR_BOUNDS,
 }

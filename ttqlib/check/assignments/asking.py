@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from ..verdict import CheckFailed, fail
+from .memory import limited_memory
 from .own_work import without_library
 
 
 def ask(function: Callable, *arguments, without: Sequence[str] = ()):
     """What a student's function says of these arguments; the check fails where it does what no answer may do.
 
-    It may not raise, not change its arguments, and not call what `without` names (see `without_library`).
+    It may not raise, not change its arguments, not fill the memory, and not call what `without` names (see
+    `without_library`).
 
     Raises:
         CheckFailed: in one line, with the reason.
@@ -22,7 +24,7 @@ def ask(function: Callable, *arguments, without: Sequence[str] = ()):
         raise CheckFailed(f"expected a function, got {type(function).__name__}")
     given = copy.deepcopy(arguments)
     try:
-        with without_library(*without):
+        with without_library(*without), limited_memory():
             got = function(*given)
     except CheckFailed as refused:
         fail(function, str(refused))
