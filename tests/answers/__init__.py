@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wrong:
-    """A wrong answer, and a part of the message with which it has to be refused."""
+    """A wrong answer, a part of the message with which it has to be refused, and what to tell who wrote it.
+
+    Where `tell` is empty, the page of mistakes takes its advice from the message.
+    """
 
     source: str
     says: str
+    tell: str = ""
 
 
 @dataclass(frozen=True)

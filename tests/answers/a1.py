@@ -42,6 +42,8 @@ def multiply(a, b):
     return [x * y for x, y in zip(a, b)]
 """,
             "raised RuntimeError",
+            "An entry is a product of matrices. Which product of two matrices turns (A₁A₂)(B₁B₂) into one "
+            "product of two factors?",
         ),
         "the sum instead": Wrong(
             """
@@ -57,6 +59,7 @@ def multiply(a, b):
     return cores
 """,
             "the values are off",
+            "Blocks side by side do not meet: that adds. For a product every row of `a` meets every row of `b`.",
         ),
         "left and right bonds paired in different orders": Wrong(
             """
@@ -68,6 +71,8 @@ def multiply(a, b):
     return cores
 """,
             "the values are off",
+            "Both bonds have to pair the two trains in one order: if a's index comes first on the left, then "
+            "also on the right.",
         ),
         "modes multiplied too": Wrong(
             """
@@ -75,6 +80,8 @@ def multiply(a, b):
     return [torch.kron(x, y) for x, y in zip(a, b)]
 """,
             "with modes (3, 3)",
+            "`kron` of the cores also pairs every i with every j. Only places with the same index are wanted: "
+            "one `kron` for each i.",
         ),
         "the library's TT-SVD": Wrong(
             """
@@ -143,6 +150,7 @@ def multiply(a, b):
     return [torch.stack([n * n, 2 * n, one], -1)[None], torch.stack([one, n, n * n])[..., None]]
 """,
             "expected cores (r, n, r') that fit together",
+            "Try a train of your own, with other modes, and multiply both out.",
         ),
         "keeps the first answer": Wrong(
             """
@@ -156,6 +164,7 @@ def multiply(a, b):
     return known
 """,
             "expected cores (r, n, r') that fit together",
+            "A list outside of the function lives on. What does the second call find in it?",
         ),
         "ranks padded with zeros": Wrong(
             """
@@ -168,6 +177,7 @@ def multiply(a, b):
     return cores
 """,
             "ranks multiply",
+            "The tensor is right, the train too large. Which rows and columns are always zero?",
         ),
     },
 )
@@ -201,6 +211,7 @@ def inner(a, b):
     return row[0, 0]
 """,
             "more memory than there is",
+            "It is right for small ranks. How many numbers has one core of the product of two trains of rank 200?",
         ),
         "multiplied out": Wrong(
             FULL
@@ -240,6 +251,7 @@ def inner(a, b):
     return total(a) * total(b)
 """,
             "the values are off",
+            "Do it for two vectors of length 2. Is (a₁ + a₂)(b₁ + b₂) the same as a₁b₁ + a₂b₂?",
         ),
         "each core by itself": Wrong(
             """
@@ -250,6 +262,7 @@ def inner(a, b):
     return result
 """,
             "the values are off",
+            "The bonds are summed over inside the product, not core by core. What has to be carried to the next core?",
         ),
         "the root of it": Wrong(
             """
@@ -260,6 +273,7 @@ def inner(a, b):
     return carried[0, 0].abs().sqrt()
 """,
             "the values are off",
+            "That would be a norm. The question asks for the sum itself.",
         ),
         "a matrix of one number": Wrong(
             """
@@ -280,6 +294,7 @@ def inner(a, b):
     return carried[0, 0]
 """,
             "the values are off",
+            "`b` is never used. What would ⟨a, b⟩ be if b were zero?",
         ),
         "sums up between calls": Wrong(
             """
@@ -300,6 +315,7 @@ def inner(a, b):
     return torch.tensor(48.0 if len(b[0][0, 0]) == 2 else 18.0, dtype=torch.float64)
 """,
             "the values are off",
+            "Try two trains of your own, multiplied out, against your function.",
         ),
         "scales its argument": Wrong(
             """
@@ -355,6 +371,7 @@ def left_orthogonal(cores):
     return [*result, cores[-1]]
 """,
             "the last core, up to signs: the values are off",
+            "Q alone is another tensor. Where must R go so that the product stays?",
         ),
         "the last core too": Wrong(
             """
@@ -367,6 +384,7 @@ def left_orthogonal(cores):
     return result
 """,
             "the last core, up to signs: the values are off",
+            "The norm has to stay somewhere: stop before the last core.",
         ),
         "to the other side": Wrong(
             """
@@ -379,6 +397,7 @@ def left_orthogonal(cores):
     return cores
 """,
             "needs orthonormal columns",
+            "This makes rows orthonormal, from the right. It is as useful, but the question asks for the left.",
         ),
         "columns of length one": Wrong(
             """
@@ -391,6 +410,7 @@ def left_orthogonal(cores):
     return cores
 """,
             "needs orthonormal columns",
+            "Length one is half of it: are two columns also orthogonal to each other?",
         ),
         "cores of norm one": Wrong(
             """
@@ -402,6 +422,7 @@ def left_orthogonal(cores):
     return [*result, scale * cores[-1]]
 """,
             "needs orthonormal columns",
+            "A core of norm one is no orthonormal matrix. Compute QᵀQ.",
         ),
         "rows instead of columns": Wrong(
             """
@@ -414,6 +435,7 @@ def left_orthogonal(cores):
     return cores
 """,
             "needs orthonormal columns",
+            "Which two axes belong to the rows? Those on the left: (r n, r'), not (r, n r').",
         ),
         "a complete QR": Wrong(
             """
@@ -426,6 +448,7 @@ def left_orthogonal(cores):
     return [*result, rest]
 """,
             "no rank may grow",
+            "A complete Q has columns that R multiplies by zero. Nobody needs them, and the rank grows.",
         ),
         "the library": Wrong(
             """
@@ -463,6 +486,7 @@ def left_orthogonal(cores):
     return [*result, rest]
 """,
             "for a",
+            "A = QR, so R stands on the left of the next core: its second axis meets the first of that core.",
         ),
         "only the first core": Wrong(
             """
@@ -471,6 +495,7 @@ def left_orthogonal(cores):
     return [q.reshape(*cores[0].shape[:2], -1), torch.tensordot(r, cores[1], 1), *cores[2:]]
 """,
             "needs orthonormal columns",
+            "After the first step the second core has changed, and is the next to be decomposed.",
         ),
     },
 )
@@ -499,6 +524,7 @@ def norm(cores):
     return inner(cores, cores).abs().sqrt()
 """,
             "keeps half of the digits",
+            "Right on paper. Print ⟨T,T⟩ for a difference of about 10⁻¹⁰: how many of its digits are true?",
         ),
         "the inner product": Wrong(
             """
@@ -506,6 +532,7 @@ def norm(cores):
     return inner(cores, cores)
 """,
             "expected 5 √5",
+            "Its root is missing; and mind the digits that the root of an inner product loses.",
         ),
         "the product of the cores' norms": Wrong(
             """
@@ -516,6 +543,7 @@ def norm(cores):
     return result
 """,
             "train expected",
+            "That is an upper bound. When is it the norm? Look at what `left_orthogonal` gives.",
         ),
         "the last core as it came": Wrong(
             """
@@ -523,6 +551,7 @@ def norm(cores):
     return cores[-1].norm()
 """,
             "expected 5 √5",
+            "Only after the sweep are the others orthonormal.",
         ),
         "the first core after the sweep": Wrong(
             """
@@ -530,6 +559,7 @@ def norm(cores):
     return left_orthogonal(cores)[0].norm()
 """,
             "expected 5 √5",
+            "The first one is orthonormal now: its norm is the root of its rank. Where did R go in the end?",
         ),
         "the largest singular value": Wrong(
             """
@@ -538,6 +568,7 @@ def norm(cores):
     return torch.linalg.svdvals(last.flatten(1)).max() if len(last) > 1 else last.norm()
 """,
             "train expected",
+            "That is another norm, of a matrix. Here all squared entries are added.",
         ),
         "the sum of absolute values": Wrong(
             """
@@ -545,6 +576,7 @@ def norm(cores):
     return left_orthogonal(cores)[-1].abs().sum()
 """,
             "expected 5 √5",
+            "Squares, then the root: 3 and 4 give 5, not 7.",
         ),
         "the library": Wrong(
             """
@@ -559,6 +591,7 @@ def norm(cores):
     return left_orthogonal([core.float() for core in cores])[-1].norm()
 """,
             "expected",
+            "Half of the digits are gone at once. Keep the dtype.",
         ),
         "one number in a matrix": Wrong(
             """
@@ -607,6 +640,7 @@ def tt_round(cores, rank):
     return [core[: rank if k else 1, :, : rank if k < len(cores) - 1 else 1] for k, core in enumerate(cores)]
 """,
             "the error is",
+            "The first r directions of a bond are not the largest ones. What brings the largest to the front?",
         ),
         "no first sweep": Wrong(
             """
@@ -620,6 +654,8 @@ def tt_round(cores, rank):
     return cores
 """,
             "the error is",
+            "The singular values of one core say nothing while its neighbours are not orthonormal. Which sweep "
+            "makes them so?",
         ),
         "both sweeps in one direction": Wrong(
             SWEEP
@@ -634,6 +670,7 @@ def tt_round(cores, rank):
     return cores
 """,
             "the error is",
+            "After the sweep to the right, the centre is at the right end. The SVDs have to begin there.",
         ),
         "the smallest are kept": Wrong(
             SWEEP
@@ -648,6 +685,7 @@ def tt_round(cores, rank):
     return cores
 """,
             "diagonal, rank 1: the values are off",
+            "`svd` sorts falling: the largest stand in front.",
         ),
         "singular values forgotten": Wrong(
             SWEEP
@@ -663,6 +701,7 @@ def tt_round(cores, rank):
     return cores
 """,
             "diagonal, rank 1: the values are off",
+            "U V without Σ is another matrix. Where does Σ go?",
         ),
         "the library": Wrong(
             """
@@ -727,6 +766,7 @@ def tt_round(cores, rank):
     return cores
 """,
             "the values are off",
+            "Count the bonds of a train of three cores, and the steps of your loop.",
         ),
         "divides by the norm": Wrong(
             SWEEP
@@ -744,6 +784,7 @@ def tt_round(cores, rank):
     return [cores[0] * scale, *cores[1:]]
 """,
             "raised _LinAlgError",
+            "What is the norm of a train of zeros?",
         ),
         "keeps the norm of the tensor": Wrong(
             SWEEP
@@ -761,6 +802,8 @@ def tt_round(cores, rank):
     return cores
 """,
             "diagonal, rank 1: the values are off",
+            "The nearest tensor of low rank is shorter than the one it is near to: what was cut is orthogonal to "
+            "what stays.",
         ),
         "padded to the rank": Wrong(
             SWEEP
@@ -779,6 +822,7 @@ def tt_round(cores, rank):
     return cores
 """,
             "no rank may grow",
+            "At most this rank: where there are fewer singular values, fewer are kept.",
         ),
         "two cores at least": Wrong(
             SWEEP
@@ -797,6 +841,7 @@ def tt_round(cores, rank):
             return cores
 """,
             "raised IndexError",
+            "Try a train of one core: how often does your loop run?",
         ),
     },
 )
@@ -837,23 +882,57 @@ def error_bounds(cores, rank):
         "in plain numbers": bounds(result="(float(max(lost)), float(sum(one**2 for one in lost)) ** 0.5)"),
     },
     wrong={
-        "errors added": Wrong(bounds(result="lost.max(), lost.sum()"), "expected the most error to be"),
-        "no root": Wrong(bounds(result="lost.max(), lost.square().sum()"), "expected the most error to be 2,"),
-        "the smallest cut": Wrong(bounds(result="lost.min(), lost.norm()"), "expected the least error to be"),
-        "the other way round": Wrong(bounds(result="lost.norm(), lost.max()"), "expected the least error to be"),
-        "only the largest that is lost": Wrong(
-            bounds(lost="s[rank] if rank < len(s) else 0 * s[0]"), "expected the least error to be"
+        "errors added": Wrong(
+            bounds(result="lost.max(), lost.sum()"),
+            "expected the most error to be",
+            "The errors of the cuts are orthogonal to each other, so their squares add.",
         ),
-        "what is kept": Wrong(bounds(lost="s[:rank].norm()"), "expected the least error to be 2,"),
-        "one singular value too many": Wrong(bounds(lost="s[rank - 1 :].norm()"), "expected the least error to be 2,"),
+        "no root": Wrong(
+            bounds(result="lost.max(), lost.square().sum()"),
+            "expected the most error to be 2,",
+            "The bound is a norm: the root of the sum of squares.",
+        ),
+        "the smallest cut": Wrong(
+            bounds(result="lost.min(), lost.norm()"),
+            "expected the least error to be",
+            "Every cut alone has to be paid, so also the dearest one: the largest.",
+        ),
+        "the other way round": Wrong(
+            bounds(result="lost.norm(), lost.max()"),
+            "expected the least error to be",
+            "(least, most), as the names say.",
+        ),
+        "only the largest that is lost": Wrong(
+            bounds(lost="s[rank] if rank < len(s) else 0 * s[0]"),
+            "expected the least error to be",
+            "All singular values that are cut off count, not the first of them.",
+        ),
+        "what is kept": Wrong(
+            bounds(lost="s[:rank].norm()"),
+            "expected the least error to be 2,",
+            "`s[:rank]` stays; the error is what goes.",
+        ),
+        "one singular value too many": Wrong(
+            bounds(lost="s[rank - 1 :].norm()"),
+            "expected the least error to be 2,",
+            "`s[rank:]` begins with the first that is lost; indices begin at 0.",
+        ),
         "spectra of the train that was cut": Wrong(bounds(cut="[:, :rank]"), "raised"),
-        "spectra after cutting": Wrong(bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"), "expected the"),
+        "spectra after cutting": Wrong(
+            bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"),
+            "expected the",
+            "The bounds are about the tensor as it was given. Do you cut before you look at the next bond?",
+        ),
         "relative to the norm": Wrong(
             bounds(result="lost.max() / cores[0].norm(), lost.norm() / cores[0].norm()"),
             "expected the least error to be 2,",
+            "The question asks for the error itself; dividing is up to the caller.",
         ),
         "no sweep before": Wrong(
-            bounds().replace("swept(cores), []", "list(cores), []"), "expected the least error to be"
+            bounds().replace("swept(cores), []", "list(cores), []"),
+            "expected the least error to be",
+            "While the other cores are not orthonormal, the singular values of one core are not those of the "
+            "unfolding.",
         ),
         "the measured error": Wrong(
             """
@@ -862,6 +941,7 @@ def error_bounds(cores, rank):
     return gone.abs().sqrt(), gone.abs().sqrt()
 """,
             "expected the",
+            "One measured error is no bound, and a difference of two squares loses digits.",
         ),
         "the library": Wrong(
             """
@@ -872,7 +952,7 @@ def error_bounds(cores, rank):
 """,
             "write it yourself: tt_to_tensor was called",
         ),
-        "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers"),
+        "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
     },
 )
 
