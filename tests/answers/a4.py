@@ -32,6 +32,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place for layer, place in enumerate(places, 1)}
 """,
             "expected {0: 0, 1: 2, 2: 4}, got {0: 0, 1: 1, 2: 3}",
+            "How many hidden states has a model of four layers? What is the first of them?",
         ),
         "no embeddings": Wrong(
             """
@@ -41,6 +42,7 @@ def layer_map(places, height):
     return {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "expected {0: 0, 1: 2, 2: 4}, got {1: 2, 2: 4}",
+            "What comes before the first layer, and has a hidden state too?",
         ),
         "the student counted from 0": Wrong(
             """
@@ -50,6 +52,7 @@ def layer_map(places, height):
     return {layer: place + 1 for layer, place in enumerate(places)}
 """,
             "expected {0: 0, 1: 2, 2: 4}, got {0: 2, 1: 4}",
+            "Which hidden state of the student is number 0?",
         ),
         "the even map of chapter 8": Wrong(
             """
@@ -60,6 +63,7 @@ def layer_map(places, height):
     return {layer: round(layer * height / n) for layer in range(n + 1)}
 """,
             "layers expected {0: 0, 1: ",
+            "Try places [0, 3]. A map follows from what was copied, not from counts.",
         ),
         "from the teacher to the student": Wrong(
             """
@@ -69,6 +73,7 @@ def layer_map(places, height):
     return {0: 0} | {place + 1: layer for layer, place in enumerate(places, 1)}
 """,
             "got {0: 0, 2: 1, 4: 2}",
+            "The training asks for a layer of the student: by which key does it look?",
         ),
         "a list": Wrong(
             """
@@ -85,6 +90,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "expected a ValueError, for layers must keep their order",
+            "What would your map mean for places [3, 1]? Would anybody notice?",
         ),
         "sorted without a word": Wrong(
             """
@@ -95,6 +101,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "expected a ValueError, for layers must keep their order",
+            "Whoever typed [3, 1] meant something. Do not guess what: refuse.",
         ),
         "an assertion": Wrong(
             """
@@ -104,6 +111,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "expected a ValueError, got AssertionError",
+            "`python -O` leaves assertions out. Bad input deserves a ValueError that says what is wrong with it.",
         ),
         "a place may come twice": Wrong(
             """
@@ -122,6 +130,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place % height + 1 for layer, place in enumerate(places, 1)}
 """,
             "places are counted from 0",
+            "What does `layers[-1]` give, and would you notice?",
         ),
         "one place too many": Wrong(
             """
@@ -131,6 +140,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "layers stands at place",
+            "At which place stands the last of four layers?",
         ),
         "a student without layers": Wrong(
             """
@@ -150,6 +160,7 @@ def layer_map(places, height, layers={0: 0}):
     return layers
 """,
             "layers expected {0: 0",
+            "When is the default value of an argument made: at each call, or once?",
         ),
         "floats": Wrong(
             """
@@ -195,6 +206,7 @@ def shorter(teacher, places):
     return student
 """,
             "the teacher must stay as it was",
+            "Two names, one model. What else calls the list that you changed its own?",
         ),
         "a shallow copy": Wrong(
             """
@@ -206,6 +218,7 @@ def shorter(teacher, places):
     return student
 """,
             "the teacher must stay as it was",
+            "`copy.copy` makes a new outside with the old inside. Which `bert` has your student?",
         ),
         "the config is forgotten": Wrong(
             """
@@ -215,6 +228,7 @@ def shorter(teacher, places):
     return student
 """,
             "student.config still says 3 layers",
+            "What does `from_pretrained` build before it has any weights?",
         ),
         "one config for both": Wrong(
             """
@@ -226,6 +240,7 @@ def shorter(teacher, places):
     return student
 """,
             "the teacher must stay as it was",
+            "Print `teacher.config.num_hidden_layers` after your function.",
         ),
         "the first layers": Wrong(
             """
@@ -236,6 +251,7 @@ def shorter(teacher, places):
     return student
 """,
             "is not what the teacher has in its place",
+            "Which layers are these, and which were asked for?",
         ),
         "layers that both have": Wrong(
             """
@@ -246,6 +262,7 @@ def shorter(teacher, places):
     return student
 """,
             "student and teacher share parameters",
+            "Train the student one step. Does the teacher answer as before?",
         ),
         "embeddings that both have": Wrong(
             """
@@ -257,6 +274,7 @@ def shorter(teacher, places):
     return student
 """,
             "student and teacher share parameters",
+            "Train the student one step. Does the teacher answer as before?",
         ),
         "only the layers are copied": Wrong(
             """
@@ -269,6 +287,7 @@ def shorter(teacher, places):
     return student
 """,
             "embeddings.weight is not what the teacher has",
+            "What did the layers learn to read? Compare the embeddings of both models.",
         ),
         "a new head": Wrong(
             """
@@ -282,6 +301,7 @@ def shorter(teacher, places):
     return student
 """,
             "classifier.weight is not what the teacher has",
+            "The teacher's head knows what its last hidden states mean. What does yours know?",
         ),
         "always float32": Wrong(
             """
@@ -295,6 +315,7 @@ def shorter(teacher, places):
     return student
 """,
             "is not what the teacher has in its place",
+            "In which dtype does a new model come, and in which was the teacher?",
         ),
         "places counted from 1": Wrong(
             """
@@ -305,6 +326,7 @@ def shorter(teacher, places):
     return student
 """,
             "is not what the teacher has in its place",
+            "Places are those of the list. Which is its first?",
         ),
         "a list of layers": Wrong(
             """
@@ -315,6 +337,7 @@ def shorter(teacher, places):
     return student
 """,
             "raised TypeError",
+            "PyTorch finds parameters in modules only. Which kind of list is a module?",
         ),
         "without its head": Wrong(
             """
@@ -372,6 +395,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Add a token of padding to the batch. May the loss change? Does yours?",
         ),
         "a mask of whole numbers as an index": Wrong(
             """
@@ -383,6 +407,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Print the shape of `states[mask]`. Whose states are these?",
         ),
         "padding is 0 but counted": Wrong(
             """
@@ -394,6 +419,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "By how many tokens do you divide, and how many are real?",
         ),
         "a sum over tokens": Wrong(
             """
@@ -405,6 +431,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Repeat the batch. May the loss change?",
         ),
         "no cosine": Wrong(
             """
@@ -427,6 +454,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Which layer of the teacher does the student's second one imitate in your loop?",
         ),
         "off by one below": Wrong(
             """
@@ -438,6 +466,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "The map holds numbers of hidden states. Do you count hidden states here, or layers?",
         ),
         "no embeddings": Wrong(
             """
@@ -451,6 +480,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Is layer 0 in the map? Then it is in the loss.",
         ),
         "a mean over layers": Wrong(
             """
@@ -473,6 +503,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total.item()
 """,
             "the loss has no gradient",
+            "What does `backward` need, and what does `.item()` leave of it?",
         ),
         "the student without its gradient": Wrong(
             """
@@ -484,6 +515,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the loss has no gradient",
+            "Which of the two is to learn? Look for `detach`.",
         ),
         "the gradient of the cosine only": Wrong(
             """
@@ -495,6 +527,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the gradient is wrong",
+            "The loss is right. Follow each part of it back to the student.",
         ),
         "the library": Wrong(
             """
@@ -515,6 +548,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "How many cosines are there for a sentence of five tokens?",
         ),
         "sentence by sentence": Wrong(
             """
@@ -529,6 +563,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "A mean of means: which tokens count more, those of short sentences or of long ones?",
         ),
         "padding erased in place": Wrong(
             """
@@ -541,6 +576,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "it changed its arguments",
+            "Whoever calls you needs these states once more. Choose the real tokens, change none.",
         ),
         "squares not divided by columns": Wrong(
             """
@@ -594,6 +630,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "raised IndexError",
+            "Have embeddings attention? How long is the tuple, then?",
         ),
         "the teacher's next layer": Wrong(
             """
@@ -608,6 +645,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "At which place stands the attention that leads to hidden state 2?",
         ),
         "the student's numbers for both": Wrong(
             """
@@ -622,6 +660,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Where does the map come in?",
         ),
         "padded keys get attention": Wrong(
             """
@@ -635,6 +674,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Print a row of the softmax for a short sentence. How much goes to padding?",
         ),
         "padded queries count": Wrong(
             """
@@ -649,6 +689,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Padding stands on two sides. Who asks, and who is asked?",
         ),
         "the other way round": Wrong(
             """
@@ -663,6 +704,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Which of the two distributions weighs the logarithms? Chapter 8 writes KL(teacher ‖ student).",
         ),
         "batchmean": Wrong(
             """
@@ -676,6 +718,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "A mean over what? Count the rows of one sentence: queries times heads.",
         ),
         "a mean over keys too": Wrong(
             """
@@ -690,6 +733,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "A row's divergence is a sum over its keys. What is averaged then?",
         ),
         "minus infinity": Wrong(
             """
@@ -704,6 +748,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by up to nan",
+            "What is 0 · (−∞ + ∞)?",
         ),
         "scores taken for probabilities": Wrong(
             """
@@ -731,6 +776,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "A teacher with twice as many heads: shall its attention count twice?",
         ),
         "the library": Wrong(
             """
@@ -752,6 +798,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the gradient is wrong, or not a number",
+            "The loss is right. What is the derivative of the branch that `where` leaves out?",
         ),
         "only the last layer": Wrong(
             """
@@ -856,6 +903,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Which gradients does the second step use?",
         ),
         "no step": Wrong(
             """
@@ -874,6 +922,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Compare a weight before and after. What moves it?",
         ),
         "a teacher with dropout": Wrong(
             """
@@ -892,6 +941,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses: the values are off by",
+            "Ask the teacher the same thing twice. Does it say the same?",
         ),
         "a teacher with gradients": Wrong(
             """
@@ -910,6 +960,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the teacher was observed with gradients",
+            "The teacher learns nothing. What are its gradients for?",
         ),
         "attention is not recorded": Wrong(
             """
@@ -929,6 +980,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the observations hold no attention",
+            "In which block did you call `observe`?",
         ),
         "the teacher first": Wrong(
             """
@@ -948,6 +1000,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the student's observation first",
+            "Which of the two does `loss` call `seen`?",
         ),
         "tensors that hold their graphs": Wrong(
             """
@@ -967,6 +1020,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "of type Tensor",
+            "What does a loss tensor keep alive? After a thousand batches?",
         ),
         "another optimizer": Wrong(
             """
@@ -1025,6 +1079,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Adam remembers earlier gradients. Where does it keep them?",
         ),
         "losses after the step": Wrong(
             """
@@ -1045,6 +1100,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses: the values are off by",
+            "Which loss has the gradient that made the step?",
         ),
         "the mean loss only": Wrong(
             """
@@ -1102,6 +1158,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses: the values are off by",
+            "In turn: the first batch first.",
         ),
         "the library": Wrong(
             """
@@ -1209,6 +1266,7 @@ def distilled(teacher, batches):
     return shorter(teacher, [0, 3])
 """,
             "its last layer is off by",
+            "What goes into the second copy, and what did the original get there?",
         ),
         "a map that is off by one": Wrong(
             """
@@ -1225,6 +1283,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "What does the teacher's head see, and what does yours see now?",
         ),
         "random layers": Wrong(
             """
@@ -1241,6 +1300,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "64 batches do not make a BERT. What did the copies know already?",
         ),
         "the teacher itself": Wrong(
             """
@@ -1248,6 +1308,7 @@ def distilled(teacher, batches):
     return teacher
 """,
             "expected an IntentSlotModel of 2 layers, got IntentSlotModel of 4",
+            "Count its layers.",
         ),
         "nothing is returned": Wrong(
             """
@@ -1296,6 +1357,7 @@ def distilled(teacher, batches):
     return student
 """,
             "it says the teacher's intent on",
+            "The hidden states are near. Who turns them into an intent?",
         ),
         "steps too small": Wrong(
             """
@@ -1312,6 +1374,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "Print the first loss and the last.",
         ),
         "steps too large": Wrong(
             """
@@ -1328,6 +1391,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "Print the losses. Chapter 8 has a section about runs that blow up.",
         ),
         "the teacher is cut": Wrong(
             """
@@ -1337,6 +1401,7 @@ def distilled(teacher, batches):
     return teacher
 """,
             "the teacher must stay as it was",
+            "Cut a copy. From whom shall the student learn?",
         ),
         "only the words are matched": Wrong(
             """
@@ -1369,6 +1434,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "To which hidden state does your map send the last layer, and which does the head need?",
         ),
         "the losses instead of the student": Wrong(
             """

@@ -31,6 +31,7 @@ def weigh(model, config):
     return sum(ttq.stored_sizes(small).values())
 """,
             "bytes, got",
+            "List the folder. Which file have you not counted?",
         ),
         "the model itself is compressed": Wrong(
             """
@@ -41,6 +42,7 @@ def weigh(model, config):
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 """,
             "it changed its arguments",
+            "`compress_` ends in an underscore. What does that say?",
         ),
         "the dense model": Wrong(
             """
@@ -48,6 +50,7 @@ def weigh(model, config):
     return ttq.parameter_bytes(model)
 """,
             "bytes, got",
+            "Where does the plan come in?",
         ),
         "bits of a plan on paper": Wrong(
             """
@@ -66,6 +69,7 @@ def weigh(model, config):
     return sum(path.stat().st_size for path in Path("weighed").iterdir())
 """,
             "it leaves weighed behind",
+            "`tempfile.TemporaryDirectory` cleans up after itself.",
         ),
         "what the folder says of itself": Wrong(
             """
@@ -76,6 +80,7 @@ def weigh(model, config):
         return Path(folder).stat().st_size
 """,
             "bytes, got",
+            "A folder's own size is that of its list of names. Add up the files.",
         ),
         "kilobytes": Wrong(
             """
@@ -86,6 +91,7 @@ def weigh(model, config):
         return 0.001 * sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 """,
             "bytes, got",
+            "In which unit is the budget?",
         ),
         "the plan without its quantizers": Wrong(
             """
@@ -104,6 +110,7 @@ def weigh(model, config):
     return ttq.report(small).total.stored_bytes
 """,
             "bytes, got",
+            "The report tells of the file of weights. What else lies in the folder?",
         ),
         "the rest is forgotten": Wrong(
             """
@@ -135,6 +142,7 @@ def weigh(model, config):
     return len(file.getvalue())
 """,
             "bytes, got",
+            "Weigh what is handed in: what does `ttq.save` write?",
         ),
     },
 )
@@ -179,6 +187,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            "Chapter 7 counts the whole folder. What stands in config.json?",
         ),
         "folders inside are not looked into": Wrong(
             """
@@ -190,6 +199,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            'What does `glob("*")` not see?',
         ),
         "folders count as files": Wrong(
             """
@@ -212,6 +222,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "ratio must be",
+            "Is a model of a tenth of the bytes 10 times smaller, or 0.1 times?",
         ),
         "rounded": Wrong(
             """
@@ -223,6 +234,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "ratio must be",
+            "Rows keep what was measured. Who rounds it?",
         ),
         "the whole config": Wrong(
             """
@@ -246,6 +258,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "plan must be",
+            "The row is written as JSON as a whole. What becomes of text in it?",
         ),
         "no seconds": Wrong(
             """
@@ -324,6 +337,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "it changed its arguments",
+            "Work on a copy: `dict(scores)`, or `{**scores}`.",
         ),
     },
 )
@@ -359,6 +373,7 @@ def build(train):
     return model
 """,
             "at least 68 % of slot F1 is wanted",
+            "What did chapter 7 find for the model that was only rounded? Train once more after `compress_`.",
         ),
         "not compressed": Wrong(
             """
@@ -366,6 +381,7 @@ def build(train):
     return new_model(width=16)
 """,
             "ttq.save refuses the model",
+            "`ttq.save` writes models that `ttq.compress_` has made. Which plan is yours?",
         ),
         "too many bits": Wrong(
             """
@@ -374,6 +390,7 @@ def build(train):
     return ttq.compress_(model, ttq.plan(model, bits=8, rest=8))
 """,
             "bytes, 60,000 are allowed",
+            "Weigh it first, with your function of question 1. What do the words alone take?",
         ),
         "the rest in float": Wrong(
             """
@@ -382,6 +399,7 @@ def build(train):
     return ttq.compress_(model, ttq.plan(model, bits=1))
 """,
             "bytes, 60,000 are allowed",
+            "Which argument of the plan says what biases, norms and all that no rule names get?",
         ),
         "float weights in a buffer that is saved": Wrong(
             """
@@ -392,6 +410,7 @@ def build(train):
     return model
 """,
             "ttq.save refuses the model: ValueError: words is float32",
+            "The plan has to describe every number of the model. Train what you need as a parameter of a layer.",
         ),
         "float weights beside the folder": Wrong(
             """
@@ -407,6 +426,7 @@ def build(train):
     return model
 """,
             "the model that was saved answers otherwise",
+            "Load your folder in a new kernel. What is missing?",
         ),
         "a float buffer that is not saved": Wrong(
             """
@@ -418,6 +438,7 @@ def build(train):
     return model
 """,
             "ttq.save refuses the model",
+            "Load your folder in a new kernel. What is missing?",
         ),
         "a model of its own class": Wrong(
             """
@@ -430,6 +451,7 @@ def build(train):
     return ttq.compress_(model, ttq.plan(model, bits=2, rest=8))
 """,
             "expected an IntentSlotModel, got Better",
+            "Who will build your class in another process? The assignment asks for an IntentSlotModel.",
         ),
         "a folder instead of a model": Wrong(
             """
@@ -440,6 +462,7 @@ def build(train):
     return scratch.name + "/mine"
 """,
             "expected an IntentSlotModel, got str",
+            "Return the model: saving and weighing is the test's part.",
         ),
         "the test rows as well": Wrong(
             """
@@ -449,6 +472,7 @@ def build(train):
     return train_on(new_model(width=64), encoded, rate=5e-3, epochs=3)
 """,
             "the rows that it is given are all that it may see",
+            "Rows that a model has learned say nothing about it. Which rows were you given?",
         ),
         "the test rows, and quietly": Wrong(
             """
@@ -462,6 +486,7 @@ def build(train):
     return model
 """,
             "the rows that it is given are all that it may see",
+            "Rows that a model has learned say nothing about it. Which rows were you given?",
         ),
         "words of its own": Wrong(
             """
@@ -474,6 +499,7 @@ def build(train):
     return model
 """,
             "that of the tokenizer",
+            "The tokenizer is the same for everybody. How many words has it?",
         ),
         "weights that are no numbers": Wrong(
             """
@@ -485,6 +511,7 @@ def build(train):
     return model
 """,
             "ttq.save refuses the model",
+            "Print the loss of each epoch. When did it stop being a number?",
         ),
         "too many layers": Wrong(
             """
@@ -495,6 +522,7 @@ def build(train):
     return model
 """,
             "ttq.save refuses the model",
+            "Does the config say how many layers there are?",
         ),
     },
 )
