@@ -113,7 +113,7 @@ def test_rows_are_drawn_when_the_model_has_been_saved(monkeypatch):
     for build in (lambda train: untrained(train), lambda train: untrained(train, seed=1)):
         for _ in range(2):
             assert submission.fresh_scores(build, 7) == (perfect, perfect)
-    assert len(set(seeds)) == 2 and seeds[0] == seeds[1] and all(seed.startswith("7/") for seed in seeds)
+    assert len(seeds) == len(set(seeds)) == 2 and all(seed.startswith("7/") for seed in seeds)
 
 
 def test_a_folder_that_was_filled_up_afterwards_is_weighed_again():
