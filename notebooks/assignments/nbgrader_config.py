@@ -14,7 +14,7 @@ from nbgrader import preprocessors as its  # noqa: E402
 # The hidden tests draw their numbers and variants from this text. Set your own, never hand it out, and change it before
 # you grade what was handed in again after feedback.
 SEED = "SEED-OF-THIS-COURSE"
-SECONDS_FOR_A_CELL = 120
+SECONDS_FOR_A_CELL = 180
 SECONDS_FOR_A_NOTEBOOK = 600
 GIGABYTES = 4.0
 LOST_BY_THE_DAY = 0.1  # of the points, for each day after the due date that has begun; 0 for no penalty

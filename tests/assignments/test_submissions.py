@@ -16,7 +16,7 @@ from tests.assignments.running import FOLDER
 
 RELEASED_NAME = f"{tiny.NAME}/{tiny.NAME}.ipynb"
 SETTINGS = {
-    "SECONDS_FOR_A_CELL = 120": "SECONDS_FOR_A_CELL = 6",
+    "SECONDS_FOR_A_CELL = 180": "SECONDS_FOR_A_CELL = 6",
     "SECONDS_FOR_A_NOTEBOOK = 600": "SECONDS_FOR_A_NOTEBOOK = 40",
     "GIGABYTES = 4.0": "GIGABYTES = 0.5\nget_config().WatchedExecute.most = 2_000_000",
 }
