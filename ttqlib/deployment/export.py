@@ -84,7 +84,7 @@ def export_onnx(
 def _write(model: PreTrainedModel, tokenizer, config: dict, int8: bool, folder: Path, steps) -> None:
     """All files of an export; the graph is compared with the model before its weights are rounded."""
     with _step(steps, "tracing the graph"):
-        _write_graph(model, config, folder / GRAPH, in_pieces=not int8)  # where each piece would be rounded by itself
+        _write_graph(model, config, folder / GRAPH, not int8)  # in integers each piece would be rounded by itself
     with _step(steps, "comparing the graph with the model"):
         if tokenizer is not None:
             tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))

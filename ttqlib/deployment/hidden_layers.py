@@ -27,7 +27,7 @@ def split_hidden_layers(model: Model) -> None:
             matrices.append(pieces[value, axis])
         added = _in_pieces(into.inputs[0], activation, *matrices)
         model.graph.insert_before(into, added)
-        replace_all_uses_with(out.outputs[0], added[-1].outputs[0])
+        _take_over(added[-1].outputs[0], out.outputs[0])
     RemoveUnusedNodesPass()(model)
 
 
@@ -53,6 +53,13 @@ def _matrix(product: Node) -> tuple[int, int] | None:
     """The shape of the constant matrix that a MatMul multiplies by."""
     constant = product.inputs[1].const_value if product.op_type == "MatMul" else None
     return tuple(constant.shape) if constant is not None and len(constant.shape) == 2 else None
+
+
+def _take_over(new: Value, old: Value) -> None:
+    """Also as an output of the graph, which keeps its name."""
+    new.type, new.shape = old.type, old.shape
+    new.name, old.name = old.name, f"{old.name}.whole"
+    replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def _cut(model: Model, value: Value, axis: int) -> list[Value]:
