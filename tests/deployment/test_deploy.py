@@ -197,7 +197,7 @@ def test_no_mask_is_added_to_scores_where_it_is_a_latent_of_the_keys(exports, ki
 
     def masked(name: str) -> bool:
         node = made_by[name]
-        return node.op_type == "Add" or node.op_type == "Reshape" and masked(node.input[0])
+        return node.op_type == "Add" or (node.op_type == "Reshape" and masked(node.input[0]))
 
     scores = [node.input[0] for node in nodes if node.op_type == "Softmax"]
     assert len(scores) == 1 and sum(map(masked, scores)) == added

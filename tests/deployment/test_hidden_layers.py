@@ -39,9 +39,7 @@ def model(hidden=19, ranks=(2, 2), kind="Gelu", layers=1, read_twice=False, seed
     outputs = [flow, active.outputs[0]] if read_twice else [flow]
     for number, value in enumerate(outputs):
         value.name, value.type = f"answer{number}", TensorType(DataType.FLOAT)
-    return Model(
-        Graph([given_], outputs, nodes=nodes, initializers=matrices, opset_imports={"": 20}), ir_version=10
-    )
+    return Model(Graph([given_], outputs, nodes=nodes, initializers=matrices, opset_imports={"": 20}), ir_version=10)
 
 
 def answers(given: Model, x: np.ndarray) -> np.ndarray:

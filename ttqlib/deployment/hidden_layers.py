@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from onnx_ir import Attr, Model, Node, Value, node, tensor
+from onnx_ir import Model, Node, Value, node, tensor
 from onnx_ir.convenience import replace_all_uses_with
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -74,11 +74,10 @@ def _cut(model: Model, value: Value, axis: int) -> list[Value]:
 
 def _in_pieces(z: Value, activation: Node, into: list[Value], out: list[Value]) -> list[Node]:
     """The nodes of f(z V₁) U₁ + f(z V₂) U₂ + …, the sum last."""
-    attributes: dict[str, Attr] = {name: value for name, value in activation.attributes.items()}
     nodes, summands = [], []
     for v, u in zip(into, out, strict=True):
         nodes.append(node("MatMul", [z, v]))
-        nodes.append(node(activation.op_type, nodes[-1].outputs, attributes))
+        nodes.append(node(activation.op_type, nodes[-1].outputs, dict(activation.attributes)))
         nodes.append(node("MatMul", [*nodes[-1].outputs, u]))
         summands += nodes[-1].outputs
     return [*nodes, node("Sum", summands)]

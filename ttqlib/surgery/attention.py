@@ -131,8 +131,8 @@ def absorbed(attention: BertAttention) -> tuple[LatentAttention, list[nn.Linear]
     queries = linear(turn.flatten(1), None)
     # b_v comes out as it is, since the weights p sum to 1: it goes into the bias of the output layer
     outputs = thin_pair(pad(mix, 1, width).flatten(0, 1), vo, bo + bv @ uo @ vo)
-    dtype = own.query.core0.dtype
-    return LatentAttention(own, latents, queries, spare).to(dtype).train(own.training), [part.to(dtype) for part in outputs]
+    dtype, attention = own.query.core0.dtype, LatentAttention(own, latents, queries, spare)
+    return attention.to(dtype).train(own.training), [part.to(dtype) for part in outputs]
 
 
 def _width(own: BertSelfAttention) -> int:
