@@ -315,8 +315,8 @@ def test_8_bits_stay_close(small):
     kinds = [node.op_type for node in graph.node]
     matrices = {tensor.name: min(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 2}
     integers = [matrices[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
-    # in each of two layers: latents, queries, two pairs and half a one; and the pooler, as wide as the model
-    assert sorted(integers) == [32] * 14 + [384] and "Unique" not in kinds
+    # six pairs in each of two layers, and the pooler; the classifier is thinner
+    assert sorted(integers) == [32] * 24 + [384] and "Unique" not in kinds
 
 
 def test_only_thin_products_stay_float32(tmp_path):
@@ -394,7 +394,7 @@ def test_what_is_not_there_is_missed(folder):
 
 def test_a_graph_that_is_not_the_model_is_not_written(monkeypatch, folder, exports):
     other, before = of_other_weights(folder), contents(folder)
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(other))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(other))
     with refused(RuntimeError, "logits of the graph differ by", "on a batch of shape (1, 1)"):
         ttq.export_onnx(exports["bert"][0], folder, typed())
     assert contents(folder) == before and list(folder.parent.iterdir()) == [folder]
@@ -492,7 +492,7 @@ def test_no_text_and_no_list_of_texts_are_refused(exports, folder):
 
 def test_an_export_without_a_tokenizer_takes_ids_only(monkeypatch, folder, exports):
     graph = (folder / "model.onnx").read_bytes()  # of the same model: nothing has to be traced again
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(graph))
     ttq.export_onnx(exports["bert"][0], folder)
     predictor = ttq.Predictor(folder)  # the old tokenizer.json still lies there
     assert predictor.logits(IDS)["logits"].shape == (1, 3)
@@ -629,7 +629,7 @@ def test_a_graph_that_does_not_run_is_not_written(monkeypatch, folder, exports):
     for tensor in graph.graph.input:
         tensor.type.tensor_type.shape.dim[1].dim_value = 7
     before, data = contents(folder), graph.SerializeToString()
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(data))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(data))
     with refused(RuntimeError, "the graph of BertForSequenceClassification does not run on a batch of shape (1, 1)"):
         ttq.export_onnx(exports["bert"][0], folder, typed())
     assert contents(folder) == before
@@ -650,7 +650,7 @@ def test_the_steps_are_shown(monkeypatch, folder, exports):
             shown.append((self.n, self.total, s))
 
     monkeypatch.setattr(progress, "tqdm", Bar)
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(graph))
     monkeypatch.setattr(deploy, "_quantize", lambda path: None)
     ttq.export_onnx(exports["bert"][0], folder, typed(), int8=True)
     steps = [
