@@ -1,12 +1,15 @@
 """`export_onnx`: a model, compressed or not, becomes a folder for onnxruntime, which `Predictor` reads.
 
+The graph computes what the fused model does, in an order that moves less memory: a mask is one of the latents of keys,
+where `LatentAttention` has room for it, and wide hidden layers between thin matrices go in pieces (`hidden_layers`).
+
 In 8 bits
 ---------
 Products of matrices whose sides are all at least `THIN_SIDE` are computed in integers, by onnxruntime's dynamic
 quantization: a scale for each column, one for all that flows in, so that an answer depends a little on what else is
 asked. Thinner matrices, as those of tensor trains of low rank, become float32 again while they are loaded: quantizing
 what flows in would take the time that integers save. Weights in integers use seven bits of the eight: more overflow on
-processors without VNNI.
+processors without VNNI. Hidden layers stay whole: each of their pieces would have to be quantized by itself.
 """
 
 import copy
