@@ -33,16 +33,18 @@ SHAPES = {
 }
 FORMS = {  # name → rank, bits; int8 is PyTorch's dynamic quantization of nn.Linear, onnx-int8 what export_onnx writes
     "dense": (None, 32),
+    "dense-bf16": (None, 16),
     "dense-int8": (None, 8),
     "dense-onnx": (None, 32),
     "dense-onnx-int8": (None, 8),
     "tt": (RANK, 32),
     "fused": (RANK, 32),
+    "fused-bf16": (RANK, 16),
     "fused-int8": (RANK, 8),
     "fused-onnx": (RANK, 32),
     "fused-onnx-int8": (RANK, 8),
 }
-ON_GPU = ("dense", "tt", "fused")  # int8 here is for CPUs
+ON_GPU = ("dense", "tt", "fused")  # int8 here is for CPUs, and bf16 pays on those that multiply it
 
 
 def write_forms(config: BertConfig, folder: Path, rank: int, names: Iterable[str] = FORMS) -> None:
@@ -57,7 +59,7 @@ def write_forms(config: BertConfig, folder: Path, rank: int, names: Iterable[str
         if "onnx" in form:
             ttq.export_onnx(models[base], folder / name, int8="int8" in form)
         else:
-            torch.save(_int8(models[base]) if form else models[base], folder / name)
+            torch.save(PYTORCH[form[0] if form else "float32"](models[base]), folder / name)
 
 
 def load_form(path: Path, device: str = "cpu", compiled: bool = False) -> Callable[[Tensor], Tensor | np.ndarray]:
@@ -72,7 +74,7 @@ def load_form(path: Path, device: str = "cpu", compiled: bool = False) -> Callab
 
     @torch.no_grad()  # and not inference_mode, in which products cannot be counted
     def run(ids: Tensor) -> Tensor:
-        return model(ids, attention_mask=torch.ones_like(ids)).logits
+        return model(ids, attention_mask=torch.ones_like(ids)).logits.float()
 
     return run
 
@@ -155,3 +157,10 @@ def _status(name: str) -> int:
 def _int8(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings(action="ignore"):  # deprecated, and still what PyTorch itself offers on a CPU
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+
+
+PYTORCH: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "float32": lambda model: model,
+    "bf16": lambda model: copy.deepcopy(model).bfloat16(),
+    "int8": _int8,
+}

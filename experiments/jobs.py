@@ -10,6 +10,7 @@ import time
 from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
@@ -162,6 +163,40 @@ class AtisStep:
         return sizes(self.report, self.rank, self.bits)
 
 
+class Answer:
+    """A forward pass of such a classifier in onnxruntime, as each build exports it.
+
+    Args:
+        form: "dense", "fused", "dense-int8" or "fused-int8".
+        ids: how many sentences, of how many tokens.
+    """
+
+    def __init__(self, shape: dict, form: str, ids: tuple[int, int], rank: int = RANK):
+        api, (kind, *integers) = Api(), form.split("-")
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(BertConfig(**shape)).eval()
+        self.known = {"dense_bytes": api.parameter_bytes(model), "bits": 8 if integers else 32, "rank": None}
+        if kind == "fused":
+            api.compress_(model, api.plan(model, rank=rank), init="random")
+            self.known["rank"] = rank
+        self.folder = TemporaryDirectory()
+        api.export_onnx(model, self.folder.name, int8=bool(integers))
+        self.predictor = api.Predictor(self.folder.name, threads=torch.get_num_threads())
+        self.ids = torch.randint(1, model.config.vocab_size, tuple(ids)).numpy()
+
+    def run(self) -> float:
+        """The median of five passes, in seconds, after one that does not count."""
+        seconds = []
+        for _ in range(6):
+            start = time.perf_counter()
+            self.predictor.logits(self.ids)
+            seconds.append(time.perf_counter() - start)
+        return median(seconds[1:])
+
+    def facts(self) -> dict:
+        return {"stored_bytes": Path(self.folder.name, "model.onnx").stat().st_size, **self.known}
+
+
 class DistillationSteps:
     """Steps of a distillation on SST-2's sentences: MiniLM teaches a student of its own layers, 46 times smaller.
 
@@ -228,4 +263,4 @@ class Watch(TrainerCallback):
         self.seconds += time.perf_counter() - self.began
 
 
-JOBS = {job.__name__: job for job in (Compression, TrainingStep, AtisStep, DistillationSteps)}
+JOBS = {job.__name__: job for job in (Compression, TrainingStep, AtisStep, Answer, DistillationSteps)}

@@ -86,8 +86,9 @@ def inference_table(rows: list[dict]) -> str:
     alone = [row for row in rows if row["split"] == "forward, own process"]
     note = (
         "Sentences × tokens; trains of rank 30; two threads where nothing else is said; times faster than `dense`. "
-        "`dense-int8` and `fused-int8`: dynamic quantization in PyTorch; `onnx`: in onnxruntime. All in one process, "
-        "or each in its own; kept: after `ttq.keep_freed_memory()`; compiled: by `torch.compile`."
+        "`dense-int8` and `fused-int8`: dynamic quantization in PyTorch; `bf16`: the whole model in bfloat16; `onnx`: "
+        "in onnxruntime. All in one process, or each in its own; kept: after `ttq.keep_freed_memory()`; compiled: by "
+        "`torch.compile`."
     )
     return _forward_table(shared) + _forward_table(alone, note)
 
@@ -98,12 +99,12 @@ def _forward_table(rows: list[dict], note: str = "") -> str:
     for row in rows:
         task = ", ".join([row["task"], *(row["settings"] or {}).values()])
         found.setdefault(task, {})[row["method"]] = row
-    forms, lines = list(next(iter(found.values()))), []
+    forms, lines = list(dict.fromkeys(form for task in found.values() for form in task)), []
     for shape in sorted({task.split()[0] for task in found}):
         alike = [task for task in found if task.split()[0] == shape]
         alike.sort(key=lambda task: found[task]["dense"]["metrics"]["milliseconds"]["mean"])
         sizes = {form: row["stored_bytes"] for task in alike for form, row in found[task].items()}
-        lines.append([f"{shape}: file", *(f"{sizes[form] / 1e6:.0f} MB" for form in forms)])
+        lines.append([f"{shape}: file", *(f"{sizes[form] / 1e6:.0f} MB" if form in sizes else "" for form in forms)])
         for task in alike:
             lines.append([task, *(_timed(found[task][form]) if form in found[task] else "" for form in forms)])
     return _table(["forward pass, random weights", *forms], lines, note)

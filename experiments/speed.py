@@ -42,7 +42,8 @@ INPUTS = ((1, 32), (1, 128), (8, 128))  # sentences, tokens
 SETTLE = 0.02  # seconds, then an untimed call: onnxruntime's threads outlast its calls, and slow down whoever is next
 OWN = (  # the forms that are measured alone in a process, and how
     *("dense", "tt", "fused", "dense, kept", "tt, kept", "fused, kept"),
-    *("dense, kept, compiled", "fused, kept, compiled", "fused-onnx", "fused-onnx-int8"),
+    *("dense, kept, compiled", "fused, kept, compiled", "dense-bf16, kept", "fused-bf16, kept"),
+    *("dense-onnx-int8", "fused-onnx", "fused-onnx-int8"),
 )
 AGAINST = "5e0fcb8"  # the build that the present one is compared with
 LAYERS, STEPS, FORWARD, ALONE = "forward + backward", "training step", "forward", "forward, own process"
@@ -73,6 +74,11 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
         f"eight steps of atis, {name}{threads}": (BUILDS, "AtisStep", {"task": "atis", "rank": 12, "bits": bits}, 12)
         for name, bits in {"tt": 32, "tt-qat": 4}.items()
         for threads in ("", ", one thread")
+    },
+    **{
+        f"onnxruntime, {form} {batch}×{length}": (BUILDS, "Answer", {**BASE, "form": form, "ids": (batch, length)}, 10)
+        for form in ("dense-int8", "fused", "fused-int8")
+        for batch, length in INPUTS[1:]
     },
     "20 steps of distillation": (BUILDS, "DistillationSteps", {"steps": 20}, 5),
     "20 steps of distillation, one thread": (BUILDS, "DistillationSteps", {"steps": 20}, 3),

@@ -99,6 +99,7 @@ def distilbert() -> DistilBertForSequenceClassification:
 
 KINDS = {  # how the model is made, its plan, its tokenizer, and how far an export may be from it
     "bert": (bert, {"rank": 4, "bits": 4, "rest": 8}, typed, 1e-4),
+    "mask in a latent": (bert, {"rules": {"key": ttq.TT(2), "encoder": ttq.TT(4)}}, typed, 1e-4),
     "rounded activations": (distilbert, {"rank": 4, "activations": ttq.DynamicActivation(8)}, words, deploy.ROUNDED),
     "intents and slots": (tiny, {"rank": 4, "bits": 4, "rest": 8}, pieces, 1e-4),
 }
@@ -187,6 +188,19 @@ def test_an_export_answers_as_its_model_at_every_batch_and_length(exports, kind,
     for name, values in expected.items():
         assert found[name].shape == values.shape
         assert np.abs(found[name] - values).max() <= tolerance * np.abs(values).max()
+
+
+@pytest.mark.parametrize(("kind", "added"), [("bert", 1), ("mask in a latent", 0)])
+def test_no_mask_is_added_to_scores_where_it_is_a_latent_of_the_keys(exports, kind, added):
+    nodes = onnx.load(exports[kind][1] / "model.onnx").graph.node
+    made_by = {name: node for node in nodes for name in node.output}
+
+    def masked(name: str) -> bool:
+        node = made_by[name]
+        return node.op_type == "Add" or (node.op_type == "Reshape" and masked(node.input[0]))
+
+    scores = [node.input[0] for node in nodes if node.op_type == "Softmax"]
+    assert len(scores) == 1 and sum(map(masked, scores)) == added
 
 
 def test_by_default_every_token_counts_and_is_of_type_0(exports):
@@ -297,9 +311,12 @@ def test_8_bits_stay_close(small):
     ids = np.random.default_rng(0).integers(30_000, size=(3, 40))
     expected, found = answers(model, {"input_ids": ids})["logits"], ttq.Predictor(folder).logits(ids)["logits"]
     assert 1e-5 < np.abs(found - expected).max() / np.abs(expected).max() < 0.1
-    kinds = [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]
-    assert kinds.count("MatMulInteger") == 1 and "Unique" not in kinds  # the pooler is as wide as the model
-    assert kinds.count("DequantizeLinear") >= 2 * 6 * 2 + 1  # pairs of rank 30, and the classifier
+    graph = onnx.load(folder / "model.onnx").graph
+    kinds = [node.op_type for node in graph.node]
+    matrices = {tensor.name: min(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 2}
+    integers = [matrices[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
+    # six pairs in each of two layers, and the pooler; the classifier is thinner
+    assert sorted(integers) == [32] * 24 + [384] and "Unique" not in kinds
 
 
 def test_only_thin_products_stay_float32(tmp_path):
@@ -377,7 +394,7 @@ def test_what_is_not_there_is_missed(folder):
 
 def test_a_graph_that_is_not_the_model_is_not_written(monkeypatch, folder, exports):
     other, before = of_other_weights(folder), contents(folder)
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(other))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(other))
     with refused(RuntimeError, "logits of the graph differ by", "on a batch of shape (1, 1)"):
         ttq.export_onnx(exports["bert"][0], folder, typed())
     assert contents(folder) == before and list(folder.parent.iterdir()) == [folder]
@@ -475,7 +492,7 @@ def test_no_text_and_no_list_of_texts_are_refused(exports, folder):
 
 def test_an_export_without_a_tokenizer_takes_ids_only(monkeypatch, folder, exports):
     graph = (folder / "model.onnx").read_bytes()  # of the same model: nothing has to be traced again
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(graph))
     ttq.export_onnx(exports["bert"][0], folder)
     predictor = ttq.Predictor(folder)  # the old tokenizer.json still lies there
     assert predictor.logits(IDS)["logits"].shape == (1, 3)
@@ -612,7 +629,7 @@ def test_a_graph_that_does_not_run_is_not_written(monkeypatch, folder, exports):
     for tensor in graph.graph.input:
         tensor.type.tensor_type.shape.dim[1].dim_value = 7
     before, data = contents(folder), graph.SerializeToString()
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(data))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(data))
     with refused(RuntimeError, "the graph of BertForSequenceClassification does not run on a batch of shape (1, 1)"):
         ttq.export_onnx(exports["bert"][0], folder, typed())
     assert contents(folder) == before
@@ -633,7 +650,7 @@ def test_the_steps_are_shown(monkeypatch, folder, exports):
             shown.append((self.n, self.total, s))
 
     monkeypatch.setattr(progress, "tqdm", Bar)
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(graph))
     monkeypatch.setattr(deploy, "_quantize", lambda path: None)
     ttq.export_onnx(exports["bert"][0], folder, typed(), int8=True)
     steps = [

@@ -64,7 +64,7 @@ def again(exports, tmp_path, monkeypatch):
     """Exports the model of twelve labels with another config: the graph is the same, so it is not traced again."""
     model, folder = exports[twelve_labels]
     graph, before = (folder / "model.onnx").read_bytes(), model.config.to_dict()
-    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path: path.write_bytes(graph))
+    monkeypatch.setattr(deploy, "_write_graph", lambda model, config, path, _: path.write_bytes(graph))
 
     def export(**options) -> tuple[torch.nn.Module, ttq.Predictor]:
         for name, value in options.items():

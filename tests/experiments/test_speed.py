@@ -26,7 +26,7 @@ import ttqlib as ttq
 
 TINY = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 96}
 WIDE = BertConfig(vocab_size=20_000, max_position_embeddings=16, **{**TINY, "hidden_size": 256})
-FORMS = ["dense", "dense-int8", "tt", "fused", "fused-int8", "fused-onnx-int8"]
+FORMS = ["dense", "dense-bf16", "dense-int8", "tt", "fused", "fused-bf16", "fused-int8", "fused-onnx-int8"]
 IDS = torch.arange(1, 33).reshape(2, 16)
 
 
@@ -91,8 +91,8 @@ def test_forms_of_one_model_give_one_answer(forms):
     answers = {name: torch.as_tensor(deployed.load_form(forms / name)(IDS)) for name in FORMS}
     for name, answer in answers.items():
         same = answers["dense" if name.startswith("dense") else "tt"]
-        assert torch.allclose(answer, same, atol=0.1 if "int8" in name else 1e-5), name
-    assert torch.equal(answers["fused-int8"], answers["fused"]) is False
+        assert torch.allclose(answer, same, atol=0.1 if "-" in name else 1e-5), name
+    assert not any(torch.equal(answers[f"fused-{few}"], answers["fused"]) for few in ("bf16", "int8"))
     assert not torch.allclose(answers["dense"], answers["tt"], atol=0.1)
 
 
@@ -108,6 +108,7 @@ def test_a_compiled_form_gives_the_same_answer(forms, monkeypatch):
 def test_files_shrink_from_form_to_form(forms):
     sizes = {name: deployed.file_bytes(forms / name) for name in FORMS}
     assert sizes["dense"] > sizes["dense-int8"] > sizes["fused"] > sizes["fused-onnx-int8"]
+    assert all(1.9 < sizes[form] / sizes[f"{form}-bf16"] < 2 for form in ("dense", "fused"))
     assert sizes["fused"] > sizes["fused-int8"] and sizes["dense"] > sizes["tt"]
 
 
@@ -277,8 +278,9 @@ SHAPE = {**TINY, "vocab_size": 200}
         lambda: jobs.Compression(SHAPE, rank=4),
         lambda: jobs.Compression(SHAPE, rank=4, batches=1),
         lambda: jobs.TrainingStep(SHAPE, rank=4),
+        lambda: jobs.Answer(SHAPE, "fused-int8", (1, 8), rank=4),
     ],
-    ids=["compress_", "calibrated", "training step"],
+    ids=["compress_", "calibrated", "training step", "answer"],
 )
 def test_a_job_can_be_done_again_and_tells_what_it_made(job):
     made = job()

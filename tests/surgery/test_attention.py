@@ -99,6 +99,24 @@ def test_it_answers_as_the_attention_that_it_came_from(kind, dtype, ranks, bias,
         assert_equal(new_maps, maps, CLOSE[dtype])
 
 
+@given(st.tuples(st.just(4), *[st.integers(1, 11)] * 2, st.just(4)), st.sampled_from(["padding", "one row"]), seeds)
+def test_a_mask_of_keys_may_be_one_of_their_latents(ranks, kind, seed):
+    """Where keys have fewer ranks than values there is room; also where nothing of a sentence counts."""
+    torch.manual_seed(seed)
+    part = attention(ranks, kind="eager")
+    plain, x = fused(part), random_tensor((2, TOKENS, WIDTH), seed)
+    mask = masks("eager", x.dtype)[kind]
+    mask[0] = mask.min() if seed % 2 else 0
+    expected, answer = part(x, attention_mask=mask)[0], plain(x, attention_mask=mask)[0]
+    plain.self.masked_in_latents = True
+    assert_equal(plain(x, attention_mask=mask)[0], expected, CLOSE[x.dtype])
+    assert_equal(answer, expected, CLOSE[x.dtype])
+    assert plain.self.spare == (ranks[1] if ranks[1] < ranks[2] else None)
+    if plain.self.spare is not None:  # another mask for every query would not be seen
+        mask = masks("eager", x.dtype)["own"]
+        assert not torch.allclose(plain(x, attention_mask=mask)[0], part(x, attention_mask=mask)[0])
+
+
 def test_the_softmax_does_not_see_the_bias_of_the_keys_but_the_others_are_seen():
     part, x = attention(), random_tensor((2, TOKENS, WIDTH))
     expected, _ = fused(part)(x)

@@ -1,12 +1,15 @@
 """`export_onnx`: a model, compressed or not, becomes a folder for onnxruntime, which `Predictor` reads.
 
+The graph computes what the fused model does, in an order that moves less memory: a mask is one of the latents of keys,
+where `LatentAttention` has room for it, and wide hidden layers between thin matrices go in pieces (`hidden_layers`).
+
 In 8 bits
 ---------
 Products of matrices whose sides are all at least `THIN_SIDE` are computed in integers, by onnxruntime's dynamic
 quantization: a scale for each column, one for all that flows in, so that an answer depends a little on what else is
 asked. Thinner matrices, as those of tensor trains of low rank, become float32 again while they are loaded: quantizing
 what flows in would take the time that integers save. Weights in integers use seven bits of the eight: more overflow on
-processors without VNNI.
+processors without VNNI. Hidden layers stay whole: each of their pieces would have to be quantized by itself.
 """
 
 import copy
@@ -26,6 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..progress import bar
 from ..quantizers.activations import DynamicActivationQuantizer, StaticActivationQuantizer
 from ..storage.folders import replacing
+from ..surgery.attention import LatentAttention
 from ..surgery.fuse import fuse_
 from .description import describe, example
 from .predictor import CONFIG, GRAPH, TOKENIZER, Predictor, write_config
@@ -36,7 +40,7 @@ TOLERANCE = 1e-4  # how far logits of the graph may be from the model's, of the 
 ROUNDED = 0.1  # and where a last bit can tip the rounding of an activation
 REASON = 300  # letters of what the tracer or onnxruntime says
 BAR = "{desc}: {n_fmt}/{total_fmt} {bar} {elapsed}{postfix}"  # steps are of all lengths: a rate would say nothing
-THIN_SIDE = 48  # a matrix product with a side below this is no faster in integers
+THIN_SIDE = 32  # a matrix product with a side below this is no faster in integers
 
 
 @torch.no_grad()
@@ -83,7 +87,7 @@ def export_onnx(
 def _write(model: PreTrainedModel, tokenizer, config: dict, int8: bool, folder: Path, steps) -> None:
     """All files of an export; the graph is compared with the model before its weights are rounded."""
     with _step(steps, "tracing the graph"):
-        _write_graph(model, config, folder / GRAPH)
+        _write_graph(model, config, folder / GRAPH, not int8)  # in integers each piece would be rounded by itself
     with _step(steps, "comparing the graph with the model"):
         if tokenizer is not None:
             tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
@@ -122,6 +126,8 @@ def _prepared(model: PreTrainedModel) -> PreTrainedModel:
     fused.set_attn_implementation("eager")  # the graph with the fewest nodes
     fused.set_experts_implementation("batched_mm")  # that of grouped products has no counterpart in ONNX
     for part in fused.modules():
+        if isinstance(part, LatentAttention):
+            part.masked_in_latents = True  # what goes in is a mask of (B, T)
         if isinstance(part, PreTrainedModel):
             config = part.config
             config.output_hidden_states = config.output_attentions = config.use_cache = False
@@ -134,8 +140,10 @@ def _tolerance(model: PreTrainedModel) -> float:
     return ROUNDED if any(isinstance(part, ACTIVATION_QUANTIZERS) for part in model.modules()) else TOLERANCE
 
 
-def _write_graph(model: PreTrainedModel, config: Mapping, path: Path) -> None:
+def _write_graph(model: PreTrainedModel, config: Mapping, path: Path, in_pieces: bool) -> None:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    from .hidden_layers import split_hidden_layers
 
     inputs = example(config, batch=2, length=min(7, config["max_length"]))
     sizes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=config["max_length"])}
@@ -157,6 +165,8 @@ def _write_graph(model: PreTrainedModel, config: Mapping, path: Path) -> None:
             f"the graph of {type(model).__name__} would be for texts of one length only: torch.onnx.export writes out "
             "every step of a model that goes through a text step by step"
         )
+    if in_pieces:
+        split_hidden_layers(program.model)
     ClearMetadataAndDocStringPass()(program.model)  # stack traces: more than a small model's weights
     program.save(path, external_data=False)
 

@@ -29,22 +29,28 @@ class LatentAttention(BertSelfAttention):
     Maps hidden states (B, T, n) to (B, T, heads · width), which the layer after it has to expect, and to the attention
     maps (B, heads, T, T) where the model's attention is "eager", else None.
 
+    A mask that hides the same keys from every query needs no pass over the scores of all heads: where z_k has a number
+    to spare, which `queries` answers with 1, the mask is that number. `masked_in_latents` says that masks are of this
+    kind, as those made from (B, T) are; it is for exports.
+
     Args:
         like: the attention in whose place this one stands; its weights are not read.
         latents: x ↦ (z_q, z_k, z_v); the last two of `width` numbers, the first of what `queries` takes.
         queries: z_q ↦ what the heads compare with z_k, scaled: heads · width numbers.
+        spare: which number of z_k the mask may be, if there is one.
 
     Raises:
         ValueError: `forward`, where the model has been set to another attention than "sdpa" or "eager".
     """
 
-    def __init__(self, like: BertSelfAttention, latents: nn.Linear, queries: nn.Linear):
+    def __init__(self, like: BertSelfAttention, latents: nn.Linear, queries: nn.Linear, spare: int | None = None):
         with torch.device("meta"):  # what is made here is thrown away
             super().__init__(like.config, layer_idx=like.layer_idx)
         del self.query, self.key, self.value
         self.latents, self.queries, self.dropout = latents, queries, like.dropout
         self.attention_head_size = queries.out_features // self.num_attention_heads
         self.all_head_size = queries.out_features
+        self.spare, self.masked_in_latents = spare, False
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options
@@ -56,7 +62,11 @@ class LatentAttention(BertSelfAttention):
                 f"got {self.config._attn_implementation}: model.set_attn_implementation('sdpa') sets it back"
             )
         width = self.attention_head_size
-        query, keys, values = self.latents(hidden_states).split([self.queries.in_features, width, width], dim=-1)
+        if self.masked_in_latents and self.spare is not None and attention_mask is not None:
+            latents, attention_mask = self._masked(hidden_states, attention_mask), None
+        else:
+            latents = self.latents(hidden_states)
+        query, keys, values = latents.split([self.queries.in_features, width, width], dim=-1)
         queries = self.queries(query).unflatten(-1, (self.num_attention_heads, width))  # (B, T, heads, width)
         if self.config._attn_implementation == "eager":
             mixed, maps = self._with_maps(queries, keys, values, attention_mask)
@@ -64,13 +74,19 @@ class LatentAttention(BertSelfAttention):
             mixed, maps = self._without_maps(queries, keys, values, attention_mask), None
         return mixed.reshape(*hidden_states.shape[:-1], self.all_head_size), maps
 
+    def _masked(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """The latents, a mask of shape (B, 1, T, T) among them; bias and mask make one sum, the same in every layer."""
+        place = F.one_hot(torch.tensor(self.queries.in_features + self.spare), self.latents.out_features)
+        return F.linear(hidden_states, self.latents.weight) + (self.latents.bias + mask[:, 0, 0, :, None] * place)
+
     def _with_maps(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """All heads in one product: (B, T · heads, width), (B, width, T) → (B, T · heads, T)."""
-        scores = (queries.flatten(1, 2) @ keys.mT).unflatten(1, (-1, self.num_attention_heads))
-        if mask is not None:
-            scores = scores + mask.transpose(1, 2)  # from (B, 1 or heads, T or 1, T)
-        maps = F.dropout(scores.softmax(-1), self.dropout.p, self.training)  # (B, T, heads, T)
-        return maps.flatten(1, 2) @ values, maps.transpose(1, 2)
+        by_head = (-1, self.num_attention_heads)
+        scores = queries.flatten(1, 2) @ keys.mT
+        if mask is not None:  # from (B, 1 or heads, T or 1, T)
+            scores = (scores.unflatten(1, by_head) + mask.transpose(1, 2)).flatten(1, 2)
+        maps = F.dropout(scores.softmax(-1), self.dropout.p, self.training)
+        return maps @ values, maps.unflatten(1, by_head).transpose(1, 2)
 
     def _without_maps(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """The same without a matrix of maps: heads are batched, or where no mask is, one with all their queries."""
@@ -109,11 +125,14 @@ def absorbed(attention: BertAttention) -> tuple[LatentAttention, list[nn.Linear]
     inner = even(len(vq))
     u = torch.cat([pad(uq, 1, inner), pad(uk, 1, width), pad(uv, 1, width)], dim=1)
     latents = linear(u, F.one_hot(torch.tensor(len(vq) - 1), u.shape[1]).to(u))
-    queries = linear(pad(pad(turn, 2, width), 0, inner).flatten(1), None)
+    turn, spare = pad(pad(turn, 2, width), 0, inner), len(vk) if len(vk) < width else None
+    if spare is not None:  # z_k is 0 there: what the queries say counts only once a mask takes the place
+        turn[len(vq) - 1, :, spare] = 1
+    queries = linear(turn.flatten(1), None)
     # b_v comes out as it is, since the weights p sum to 1: it goes into the bias of the output layer
     outputs = thin_pair(pad(mix, 1, width).flatten(0, 1), vo, bo + bv @ uo @ vo)
-    dtype = own.query.core0.dtype
-    return LatentAttention(own, latents, queries).to(dtype).train(own.training), [part.to(dtype) for part in outputs]
+    dtype, attention = own.query.core0.dtype, LatentAttention(own, latents, queries, spare)
+    return attention.to(dtype).train(own.training), [part.to(dtype) for part in outputs]
 
 
 def _width(own: BertSelfAttention) -> int:
