@@ -83,6 +83,7 @@ TASKS = {  # name → what is timed, how it is built, from what, rounds
     "20 steps of distillation": (BUILDS, "DistillationSteps", {"steps": 20}, 5),
     "20 steps of distillation, one thread": (BUILDS, "DistillationSteps", {"steps": 20}, 3),
     "20 steps of distillation, by length": (BUILDS, "DistillationSteps", {"steps": 20, "by_length": True}, 3),
+    "20 steps of distillation, float cores": (BUILDS, "DistillationSteps", {"steps": 20, "bits": 32}, 3),
     "200 steps of distillation": (BUILDS, "DistillationSteps", {"steps": 200}, 1),
 }
 
