@@ -124,3 +124,45 @@ def test_frozen_layers_stay_frozen():
         f"alike.1.{name}" for name, _ in model.alike[1].named_parameters()
     }
     assert parametrize.is_parametrized(model.alike[1]) and together._recipes(model.alike[1])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("modes", [((60, 1), (1, 8)), ((6, 10), (2, 4))], ids=["low rank", "two cores"])
+def test_rows_of_a_table_that_are_picked_are_those_of_the_whole(recipe, modes, monkeypatch):
+    """And its gradients, those of the step size included, in whatever number of chunks."""
+    torch.manual_seed(0)
+    table = ttq.TTMEmbedding(60, 8, 3, *modes, padding_idx=0).double()
+    for k in range(2 if recipe else 0):
+        ttq.fake_quantize_(table, recipe, f"core{k}")
+    ids = torch.tensor([[3, 59, 3], [0, 7, 11]])
+    found = []
+    for shared, chunk in ((False, 2**20), (True, 2**20), (True, 100)):
+        monkeypatch.setattr("ttqlib.layers.embedding.CHUNK_BYTES", chunk)
+        table.zero_grad()
+        with merged_together(table) if shared else torch.enable_grad():
+            rows = table(ids)
+        rows.square().sum().backward()
+        found.append([rows.detach(), *(parameter.grad for parameter in table.parameters())])
+    assert table.given is None
+    for ours in found[1:]:
+        for mine, theirs in zip(ours, found[0], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_only_rows_that_are_picked_are_quantized(monkeypatch):
+    table = ttq.TTMEmbedding(600, 8, 3, (600, 1), (1, 8))
+    for k in range(2):
+        ttq.fake_quantize_(table, ttq.LSQ(3), f"core{k}")
+    sizes = []
+    original = ttq.LSQ.fake_quantize
+
+    def counted(self, weight, *given, **named):
+        sizes.append(weight.numel())
+        return original(self, weight, *given, **named)
+
+    monkeypatch.setattr(ttq.LSQ, "fake_quantize", counted)
+    ids = torch.arange(10)
+    table(ids)
+    with merged_together(table):
+        table(ids)
+    assert sizes == [1800, 24, 24, 30]

@@ -3,7 +3,8 @@
 The format is the TT-matrix of arXiv 2306.01076: each core carries one vocabulary mode and one hidden mode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -41,6 +42,8 @@ class TTMEmbedding(TTLayer):
         ValueError: a size or rank below 1, modes that do not multiply out or are not equally many, a padding_idx
             outside the table.
     """
+
+    given: Callable[[Tensor], Tensor] | None = None  # `merged_together`'s way to pick slices of the first core
 
     def __init__(
         self,
@@ -164,20 +167,25 @@ class TTMEmbedding(TTLayer):
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows of the table for `ids`, (N,): (N, embedding_dim), without the scale and with every gradient."""
-        cores, merged = self.cores, self.merged_cores(len(ids))
-        prefixes = cores[0][0]  # (P, H, r): one entry for each value that the first digits of an id can take
-        for core in cores[1:merged]:
-            prefixes = _append(prefixes, core)
-        per_id = prefixes[0].numel() + sum(core[:, 0].numel() for core in cores[merged:] if core.shape[1] > 1)
-        chunk = max(1, CHUNK_BYTES // (per_id * prefixes.element_size()))
+        merged = self.merged_cores(len(ids))
+        pick = self.given if merged == 1 and self.given is not None else self._prefixes(merged)
+        cores = [getattr(self, f"core{k}") for k in range(merged, self.order)]
+        per_id = prod(self.hidden_modes[:merged]) * self.ranks[merged]
+        per_id += sum(core[:, 0].numel() for core in cores if core.shape[1] > 1)
+        chunk = max(1, CHUNK_BYTES // (per_id * next(self.parameters()).element_size()))
         if len(ids) <= chunk:
-            rows = self._complete(ids, prefixes, *cores[merged:])
+            rows = self._complete(ids, pick, *cores)
         else:  # what autograd would keep of a chunk is made again on the way back instead
             parts = ids.split(chunk)
-            rows = torch.cat(
-                [checkpoint(self._complete, part, prefixes, *cores[merged:], use_reentrant=False) for part in parts]
-            )
+            rows = torch.cat([checkpoint(self._complete, part, pick, *cores, use_reentrant=False) for part in parts])
         return rows[:, : self.embedding_dim]
+
+    def _prefixes(self, merged: int) -> Callable[[Tensor], Tensor]:
+        """How the products of the first cores' slices are picked, by the number of a prefix: from a table of all."""
+        prefixes = self.core0[0]  # (P, H, r): one entry for each value that the first digits of an id can take
+        for k in range(1, merged):
+            prefixes = _append(prefixes, getattr(self, f"core{k}"))
+        return partial(F.embedding, weight=prefixes.flatten(1))
 
     def merged_cores(self, ids: int) -> int:
         """How many cores are merged into a table of prefixes before `ids` distinct ids are looked up.
@@ -189,18 +197,20 @@ class TTMEmbedding(TTLayer):
         while merged < self.order:
             count = prod(self.vocabulary_modes[: merged + 1])
             numbers = count * prod(self.hidden_modes[: merged + 1]) * self.ranks[merged + 1]
-            if count > 2 * ids or numbers * self.core0.element_size() > CHUNK_BYTES:
+            if count > 2 * ids or numbers * next(self.parameters()).element_size() > CHUNK_BYTES:
                 break
             merged += 1
         return merged
 
-    def _complete(self, ids: Tensor, prefixes: Tensor, *cores: Tensor) -> Tensor:
+    def _complete(self, ids: Tensor, pick: Callable[[Tensor], Tensor], *cores: Tensor) -> Tensor:
         """Look up the prefix of each id and multiply it by the slices that the remaining digits pick.
 
         A core with one vocabulary mode, as in a low-rank table, has one slice for all: no copies, one thin product.
         """
         number, *digits = self._numbers(ids, len(cores))
-        rows = F.embedding(number, prefixes.flatten(1)).reshape(len(ids), *prefixes.shape[1:])  # (n, H, r)
+        bond = self.ranks[self.order - len(cores)]
+        rows = pick(number)  # (n, H · r)
+        rows = rows.reshape(len(ids), rows.shape[1] // bond, bond)
         for digit, core in zip(digits, cores):
             left, v, h, right = core.shape
             if v == 1:

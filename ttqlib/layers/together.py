@@ -1,19 +1,23 @@
 """All trains of a model in one pass: cores that stand in the same place are quantized and merged as one batch.
 
 A transformer has dozens of layers of a few shapes, and a core is small: quantized and merged one by one, much of a
-training step goes into calls, forth and back, and not into numbers.
+training step goes into calls, forth and back, and not into numbers. The first core of a word table is large, and a
+batch needs few of its rows: only these are quantized.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..quantizers.fake_quantization import positive
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import LSQ
+from .base import TTLayer
+from .embedding import TTMEmbedding
 from .linear import TTLinear
 
 
@@ -26,30 +30,46 @@ def merged_together(model: nn.Module) -> Iterator[None]:
     precision, under `torch.compile`, or under gradient checkpointing, which computes layers once more) each does its
     own. `QATTrainer` and `DistillTrainer` use it.
     """
-    groups = _alike(model) if model.training and torch.is_grad_enabled() else []
+    groups, tables = _alike(model) if model.training and torch.is_grad_enabled() else ([], [])
     try:
         for layers in groups:
             for layer, *sides in zip(layers, *_sides(layers)):
                 layer.given = tuple(sides)
+        for table in tables:
+            table.given = _picker(table)
         yield
     finally:
-        for layer in (layer for layers in groups for layer in layers):
+        for layer in (layer for layers in [*groups, tables] for layer in layers):
             layer.given = None
 
 
-def _alike(model: nn.Module) -> list[list[TTLinear]]:
-    """Groups of at least two layers whose cores have the same shapes and the same quantizers."""
+def _alike(model: nn.Module) -> tuple[list[list[TTLinear]], list[TTMEmbedding]]:
+    """Groups of at least two layers whose cores have the same shapes and the same quantizers; tables of words."""
     groups: dict[tuple, list[TTLinear]] = defaultdict(list)
-    alone = torch.compiler.is_compiling()
+    tables, alone = [], torch.compiler.is_compiling()
     for part in model.modules():
         alone = alone or getattr(part, "gradient_checkpointing", False)  # as transformers has it
         if isinstance(part, TTLinear) and (like := next(part.parameters())).dtype.itemsize >= 4:
             shape = (part.in_features, part.out_features, part.in_modes, part.out_modes, part.ranks)
             groups[*shape, like.dtype, like.device, *_recipes(part).items()].append(part)
-    return [] if alone else [layers for layers in groups.values() if len(layers) > 1]
+        elif isinstance(part, TTMEmbedding) and "core0" in _recipes(part):
+            tables.append(part)
+    return ([], []) if alone else ([layers for layers in groups.values() if len(layers) > 1], tables)
 
 
-def _recipes(layer: TTLinear) -> dict[str, LSQ]:
+def _picker(table: TTMEmbedding) -> Callable[[Tensor], Tensor]:
+    """Slices of the first core, quantized as they are picked: numbers (n,) → (n, h · r)."""
+    recipe, stack = _recipes(table)["core0"], table.parametrizations["core0"]
+    step, latent = positive(stack[0].scale), stack.original
+
+    def pick(number: Tensor) -> Tensor:
+        slices = F.embedding(number, latent[0].flatten(1))
+        return recipe.fake_quantize(slices, {"scale": step}, sharing=latent.numel())
+
+    return pick
+
+
+def _recipes(layer: TTLayer) -> dict[str, LSQ]:
     """The cores that one step size quantizes, with their recipes; other quantizers stay the layer's own affair."""
     found = {name: getattr(quantizer, "recipe", None) for name, quantizer, _ in quantized(layer)}
     return {name: recipe for name, recipe in found.items() if isinstance(recipe, LSQ) and recipe.per == "tensor"}

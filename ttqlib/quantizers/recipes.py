@@ -130,9 +130,10 @@ class LSQ(WeightRecipe):
     def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
         return to_levels(split(weight, self.per), scales["scale"][..., None], *clip_range(self.bits))
 
-    def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
+    def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor], *, sharing: float | None = None) -> Tensor:
+        """Q(x, δ, b). `sharing` says how many weights have one δ, where `weight` holds but some of them."""
         (lowest, highest), step = clip_range(self.bits), scales["scale"]
-        sharing = weight.numel() / step.numel()  # how many weights have one δ
+        sharing = sharing or weight.numel() / step.numel()
         factor = 1 / sqrt(sharing * highest) if self.grad_scale else 1.0
         if self.per == "tensor":  # no views: for a small core they would cost a third of the time
             return LearnedStep.apply(widen(weight), step, lowest, highest, factor).to(weight.dtype)
