@@ -232,7 +232,7 @@ class DistillationSteps:
             r"\d.output.dense": cores(hidden, inner, 48),
             "encoder": cores(hidden, hidden, 48),
         }
-        return self.api.plan(model, rules=rules, quantize=QUANTIZED.get(self.bits), rest=8 if self.bits < 32 else None)
+        return self.api.plan(model, rules=rules, quantize=QUANTIZED.get(self.bits), rest=8 if self.bits < 32 else 32)
 
     def run(self) -> float:
         """Seconds of the steps."""
