@@ -531,6 +531,14 @@ def test_only_what_a_class_does_not_make_by_itself_is_stored(tmp_path):
     assert sizes == [[], ["model.rotary_emb.inv_freq", "model.rotary_emb.original_inv_freq"]]
 
 
+def test_a_tensor_that_neither_files_hold_nor_the_class_makes_is_refused(tmp_path):
+    model = compressed(bert())
+    model.register_buffer("mine", torch.ones(3), persistent=False)
+    with refused(ValueError, "mine", "persistent=False", "would not make it"):
+        ttq.save(model, tmp_path / "model")
+    assert snapshot(tmp_path) == {}
+
+
 def test_weights_lie_where_products_do_not_depend_on_it(tmp_path):
     """transformers leaves tensors at the odd addresses of a file, where the last bits of products differ."""
     model = compressed(gamma(tmp_path / "hub"), rest=32)

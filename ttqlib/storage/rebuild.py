@@ -203,6 +203,8 @@ def _made_anew(twin: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _changed(tensors: Mapping[str, Tensor], made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if name := next(iter(tensors.keys() - made.keys()), None):
+        raise ValueError(f"{name} is left out of files (persistent=False), and loading would not make it: {ADVICE}")
     return {
         name: tensor
         for name, tensor in tensors.items()

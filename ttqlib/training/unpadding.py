@@ -23,10 +23,10 @@ class Unpadding:
     """Inside, `tokens` gives what `observe` needs to leave padding out, where these models show the same without it.
 
     Whether they do is not known by their names but tried, once, on the first batch with enough padding: hidden states
-    and logits must be the same up to rounding. Models whose attention cannot be recorded, whose layers are in no
-    `nn.ModuleList`, that count places inside them, as T5, or that calibrate step sizes of activations on what a whole
-    batch holds, compute padding as before. So do all under gradient checkpointing, which computes layers once more
-    when the batch is forgotten.
+    and logits must be the same to a hundredth, since activations may be rounded. Models whose attention cannot be
+    recorded, whose layers are in no `nn.ModuleList`, that count places inside them, as T5, or that calibrate step
+    sizes of activations on what a whole batch holds, compute padding as before. So do all under gradient
+    checkpointing, which computes layers once more when the batch is forgotten.
     """
 
     def __init__(self, *models: PreTrainedModel):
@@ -62,7 +62,7 @@ class Unpadding:
 
 @torch.no_grad()
 def shows_the_same(model: PreTrainedModel, inputs: Mapping[str, Tensor], tokens: RealTokens) -> bool:
-    """Whether a model shows the same hidden states and logits without padding, up to rounding, in eval mode."""
+    """Whether a model shows the same hidden states and logits without padding, in eval mode."""
     training = model.training
     model.eval()
     try:
