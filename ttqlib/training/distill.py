@@ -88,7 +88,8 @@ class DistillTrainer(QATTrainer):
     checkpoint or optimizer. Each of the two models gets those columns of the data that its forward names. Labels that
     both configs name belong to each other by name.
 
-    Each loss is a mean over the real tokens, or the sentences, of a batch. Batches that are accumulated, or that
+    Layers compute no padding where both models show the same without it (`Unpadding`). Each loss is a mean over the
+    real tokens, or the sentences, of a batch. Batches that are accumulated, or that
     several processes have, count the same; so they equal one large batch exactly where they hold equally many real
     tokens, else nearly. `Contrastive` looks for its negatives in each of them alone.
 
