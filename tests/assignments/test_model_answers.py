@@ -4,6 +4,7 @@ from math import prod
 
 import torch
 
+import ttqlib as ttq
 from tests.assignments.running import ASSIGNMENTS, about, answered, number, questions
 from tests.hygiene import read
 from ttqlib.check.assignments.interleaved import costs
@@ -18,6 +19,28 @@ def solutions(assignment: str, *names: str) -> tuple[dict, str]:
             exec(notebook.cells[question.solution].source, functions)
     (answer,) = (cell.source for cell in notebook.cells if about(cell).get("grade_id") == "reflection")
     return functions, " ".join(answer.split())
+
+
+def test_the_errors_of_a1_are_those_that_its_model_answer_says():
+    functions, answer = solutions("a1", "multiply", "left_orthogonal", "norm", "tt_round", "error_bounds")
+    (path,) = (path for path in ASSIGNMENTS if number(path) == "a1")
+    (trains,) = (cell.source for cell in read(path).cells if cell.source.startswith("phase = "))
+    exec(trains, functions)
+    lost, ranks = {}, {}
+    for name in ("sine", "noise"):
+        square = functions["multiply"](functions[name], functions[name])
+        size, tensor = functions["norm"](square), ttq.tt_to_tensor(square)
+        off = (ttq.tt_to_tensor(functions["tt_round"](square, 3)) - tensor).norm() / size
+        lost[name] = float(functions["error_bounds"](square, 3)[0] / size), float(off)
+        unfoldings = (torch.linalg.svdvals(tensor.reshape(2**k, -1)) for k in range(1, 10))
+        ranks[name] = max(int((values > 1e-10 * values[0]).sum()) for values in unfoldings)
+    assert max(lost["sine"]) < 1e-14 and ranks == {"sine": 3, "noise": 10}
+    least, off = lost["noise"]
+    assert (
+        f"costs {off:.1%} of the norm, and no rounding to rank 3 costs less than {least:.1%}".replace("%", " %")
+        in answer
+    )
+    assert "no unfolding has more than three singular values" in answer and "up to ten singular values" in answer
 
 
 def test_the_zero_points_of_a2_are_where_its_model_answer_says():
