@@ -92,6 +92,8 @@ def multiply(a, b):
     return tt_svd(tt_to_tensor(a) * tt_to_tensor(b), 6)
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_to_tensor` leaves the train, and `tt_svd` has to find the way back. What can be done with core k of "
+            "`a` and core k of `b` alone?",
         ),
         "TensorLy": Wrong(
             """
@@ -106,6 +108,8 @@ def multiply(a, b):
     return list(tensor_train(product, 6))
 """,
             "write it yourself: tensorly's tt_to_tensor was called",
+            "Another library's functions are not your own work, either. Which small matrices does the formula "
+            "multiply for each index i?",
         ),
         "the tensor, multiplied out": Wrong(
             FULL
@@ -121,6 +125,7 @@ def multiply(a, b):
     return [*cores, rest[..., None]]
 """,
             "more memory than there is",
+            "How many entries has a tensor of 40 modes of size 3? The formula never needs more than two cores at once.",
         ),
         "changes its argument": Wrong(
             """
@@ -130,6 +135,7 @@ def multiply(a, b):
     return a
 """,
             "must stay as it was",
+            "`a[k] = …` writes into the caller's list. Where else could the new cores be collected?",
         ),
         "always float32": Wrong(
             """
@@ -141,6 +147,7 @@ def multiply(a, b):
     return cores
 """,
             "expected cores in torch.float64, as it was given, got torch.float32",
+            "`float()` makes float32 of float64. Which dtype had the cores that came in?",
         ),
         "only the case that is seen": Wrong(
             """
@@ -221,6 +228,8 @@ def inner(a, b):
     return (full(a) * full(b)).sum()
 """,
             "more memory than there is",
+            "Right, but every entry of both tensors is held at once. What can be summed as soon as the first two "
+            "cores have met?",
         ),
         "the library": Wrong(
             """
@@ -228,6 +237,7 @@ def inner(a, b):
     return (ttq.tt_to_tensor(a) * ttq.tt_to_tensor(b)).sum()
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_to_tensor` builds all entries only to add them up. What does the formula carry along instead?",
         ),
         "TensorLy": Wrong(
             """
@@ -238,6 +248,8 @@ def inner(a, b):
     return tenalg.inner(tt_to_tensor(a), tt_to_tensor(b))
 """,
             "write it yourself: tensorly's",
+            "TensorLy's `inner` gets two whole tensors here. Write down the shape of C before and after one step "
+            "instead.",
         ),
         "the product of the sums": Wrong(
             """
@@ -284,6 +296,7 @@ def inner(a, b):
     return carried
 """,
             "expected shape (), got (1, 1)",
+            "C ends as a 1 × 1 matrix. How many axes should the answer have?",
         ),
         "the second train forgotten": Wrong(
             """
@@ -308,6 +321,7 @@ def inner(a, b):
     return carried[0, 0]
 """,
             "called twice with the same arguments",
+            "`carried` lives outside of the function. What does it hold when the second call begins?",
         ),
         "only the cases that are seen": Wrong(
             """
@@ -327,6 +341,8 @@ def inner(a, b):
     return carried[0, 0]
 """,
             "must stay as it was",
+            "`x *= 2` doubles the caller's core, and halving your own result does not undo it. Print the core before "
+            "and after.",
         ),
     },
 )
@@ -456,6 +472,7 @@ def left_orthogonal(cores):
     return ttq.canonical_form(cores, len(cores) - 1)
 """,
             "write it yourself: canonical_form was called",
+            "`canonical_form` is the whole sweep. Take its first step by hand: what becomes of Q, and what of R?",
         ),
         "TT-SVD of the tensor": Wrong(
             """
@@ -463,6 +480,8 @@ def left_orthogonal(cores):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), [len(core) for core in cores] + [1])
 """,
             "write it yourself: tt_to_tensor was called",
+            "This multiplies the train out and cuts it anew. Which decomposition of the first core alone gives "
+            "orthonormal columns?",
         ),
         "changes its argument": Wrong(
             """
@@ -474,6 +493,7 @@ def left_orthogonal(cores):
     return cores
 """,
             "must stay as it was",
+            "`cores[k] = …` writes into the list that you were given. What does the caller hold after your sweep?",
         ),
         "R from the wrong side": Wrong(
             """
@@ -584,6 +604,7 @@ def norm(cores):
     return ttq.tt_to_tensor(cores).norm()
 """,
             "write it yourself: tt_to_tensor was called",
+            "A train exists so that its tensor need not be built. In which core is the norm after question 3?",
         ),
         "in float32": Wrong(
             """
@@ -599,6 +620,7 @@ def norm(cores):
     return left_orthogonal(cores)[-1].norm().reshape(1, 1)
 """,
             "expected one number",
+            "The number is right, but it sits in a 1 × 1 matrix. What does your last call do to it?",
         ),
     },
 )
@@ -709,6 +731,7 @@ def tt_round(cores, rank):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), rank)
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_svd` needs the whole tensor. Which matrix does step 2 of the question decompose, and how large is it?",
         ),
         "imported before": Wrong(
             """
@@ -725,6 +748,8 @@ def tt_round(cores, rank):
     return cores
 """,
             "write it yourself: canonical_form was called",
+            "A function of the library stays one under another name. Which question have you answered with the same "
+            "sweep?",
         ),
         "the library, and the error caught": Wrong(
             """
@@ -736,6 +761,8 @@ def tt_round(cores, rank):
             pass
 """,
             "write it yourself",
+            "The call is seen even where its error is caught. Which of the two steps do you have a function for "
+            "already?",
         ),
         "multiplied out": Wrong(
             FULL
@@ -751,6 +778,8 @@ def tt_round(cores, rank):
     return [*result, rest[..., None]]
 """,
             "more memory than there is",
+            "It is right while the tensor fits into memory. How many numbers does your first SVD get for 40 modes of "
+            "size 3?",
         ),
         "one bond is left as it was": Wrong(
             SWEEP
@@ -917,7 +946,12 @@ def error_bounds(cores, rank):
             "expected the least error to be 2,",
             "`s[rank:]` begins with the first that is lost; indices begin at 0.",
         ),
-        "spectra of the train that was cut": Wrong(bounds(cut="[:, :rank]"), "raised"),
+        "spectra of the train that was cut": Wrong(
+            bounds(cut="[:, :rank]"),
+            "raised",
+            "How many axes has `s`, and how many does `s[:, :rank]` ask for? And is the next spectrum to be that of a "
+            "train that is cut already?",
+        ),
         "spectra after cutting": Wrong(
             bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"),
             "expected the",
@@ -951,6 +985,7 @@ def error_bounds(cores, rank):
     return lost.max(), lost.norm()
 """,
             "write it yourself: tt_to_tensor was called",
+            "`singular_values` takes the whole tensor. In which matrices of question 5 did you meet the same spectra?",
         ),
         "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
     },

@@ -83,6 +83,8 @@ def layer_map(places, height):
     return [0, *(place + 1 for place in places)]
 """,
             "got [0, 2, 4]",
+            "The teacher's numbers are right. A map holds pairs: to which number of the student does each of them "
+            "belong?",
         ),
         "nothing is refused": Wrong(
             """
@@ -121,6 +123,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "no layer can be copied twice",
+            "Try places [1, 1]. Is this list sorted, and do its places rise?",
         ),
         "places counted from the end": Wrong(
             """
@@ -150,6 +153,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "a student needs a layer",
+            "Try an empty list of places. Which of your conditions finds fault with it?",
         ),
         "a map that remembers": Wrong(
             """
@@ -170,6 +174,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: float(place + 1) for layer, place in enumerate(places, 1)}
 """,
             "got {0: 0, 1: 2.0",
+            "Use your map to look something up in a tuple of hidden states. Can it be asked for number 2.0?",
         ),
     },
 )
@@ -348,6 +353,7 @@ def shorter(teacher, places):
     return student
 """,
             "expected a BertForSequenceClassification, got BertModel",
+            "Print the classes of teacher and student. What has the teacher above its `bert`?",
         ),
         "weights of another layer's attention": Wrong(
             """
@@ -360,6 +366,8 @@ def shorter(teacher, places):
     return student
 """,
             "is not what the teacher has in its place",
+            "Compare the first copied layer with the teacher's, tensor by tensor. From which layer does its attention "
+            "come?",
         ),
     },
 )
@@ -443,6 +451,7 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Your loss of the visible case is 0.75, not 0.77. Which term of the formula is worth 0.02 there?",
         ),
         "the map is not used": Wrong(
             """
@@ -492,6 +501,8 @@ def hidden_loss(student, teacher, mask, layers):
     return total / len(layers)
 """,
             "the values are off by",
+            "In the visible case your loss is half of what is expected, and the map has two pairs. What does the "
+            "formula do with the layers?",
         ),
         "a number": Wrong(
             """
@@ -537,6 +548,8 @@ def hidden_loss(student, teacher, mask, layers):
     return sum(ttq.hidden_mse(*pair) + ttq.hidden_cosine(*pair) for pair in pairs)
 """,
             "write it yourself: hidden_mse was called",
+            "`hidden_mse` and `hidden_cosine` are the two terms of the formula. Write each of them for the states of "
+            "one token.",
         ),
         "one cosine for all tokens": Wrong(
             """
@@ -588,6 +601,8 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Write every column twice. The cosine stays as it is: what do your squares do, and what does the "
+            "formula's 1/d say?",
         ),
     },
 )
@@ -762,6 +777,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Scores are any real numbers, also negative ones. What do the entries of one row add up to in your p?",
         ),
         "a sum over heads": Wrong(
             """
@@ -784,6 +800,7 @@ def attention_loss(student, teacher, mask, layers):
     return sum(ttq.attention_kl(student[a - 1], teacher[b - 1], mask.bool()) for a, b in layers.items() if a)
 """,
             "write it yourself: attention_kl was called",
+            "`attention_kl` takes care of both traps for you. Begin with one query of one head: which keys may it see?",
         ),
         "logarithms of probabilities": Wrong(
             """
@@ -813,6 +830,7 @@ def attention_loss(student, teacher, mask, layers):
     return rows.mean(1)[real].mean()
 """,
             "the values are off by",
+            "Print what you add up and what you return. How many layers are in each of them?",
         ),
         "an additive mask for the student only": Wrong(
             """
@@ -827,6 +845,7 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Print a row of both softmaxes for a short sentence. Whose attention still goes to padding?",
         ),
         "a number": Wrong(
             """
@@ -841,6 +860,7 @@ def attention_loss(student, teacher, mask, layers):
     return float(total)
 """,
             "the loss has no gradient",
+            "`float(…)` keeps the value of the loss. What does it keep of the way back to the student?",
         ),
     },
 )
@@ -1040,6 +1060,8 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "The first loss agrees, the second does not. Which rule makes the step, and which one does the question "
+            "name?",
         ),
         "weights decay": Wrong(
             """
@@ -1059,6 +1081,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Take one step with gradients of zero. Which of your settings moves the weights all the same?",
         ),
         "a new optimizer for every step": Wrong(
             """
@@ -1120,6 +1143,7 @@ def stage(student, teacher, batches, loss, rate):
     return sum(losses) / len(losses)
 """,
             "expected a list of",
+            "Ten batches give ten losses. How many numbers does the caller get from you?",
         ),
         "uphill": Wrong(
             """
@@ -1139,6 +1163,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Print the losses. Of what do you call `backward`, and which direction does Adam go in?",
         ),
         "batches from the end": Wrong(
             """
@@ -1168,6 +1193,7 @@ def stage(student, teacher, batches, loss, rate):
     ttq.DistillTrainer(student, TrainingArguments("."), teacher=teacher, stages=ttq.AllLayers(len(batches)))
 """,
             "write it yourself: DistillTrainer was called",
+            "`DistillTrainer` runs the loop. What has to happen, and in which order, for one batch?",
         ),
         "the head stays as it was": Wrong(
             """
@@ -1187,6 +1213,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "List the parameters that have moved after one step. Which ones did you hand to the optimizer?",
         ),
         "every batch twice": Wrong(
             """
@@ -1206,6 +1233,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses + losses
 """,
             "expected a list of",
+            "Compare the length of your list with the number of batches. What does `+` do with two lists?",
         ),
     },
 )
@@ -1324,6 +1352,7 @@ def distilled(teacher, batches):
     stage(student, teacher, batches[:1], loss, 3e-3)
 """,
             "got NoneType",
+            "The student has been trained. What does a function give back that has no `return`?",
         ),
         "one layer": Wrong(
             """
@@ -1340,6 +1369,7 @@ def distilled(teacher, batches):
     return student
 """,
             "got IntentSlotModel of 1",
+            "Count the places that you copy. How many layers was the student to have?",
         ),
         "a head of random numbers": Wrong(
             """
@@ -1418,6 +1448,7 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "Your map has one pair, that of the embeddings. Which loss tells the last layer what to give?",
         ),
         "the lower half": Wrong(
             """
@@ -1451,6 +1482,7 @@ def distilled(teacher, batches):
     return [0.0]
 """,
             "got list",
+            "Losses have no layers and name no intent. Who was to be returned?",
         ),
     },
 )

@@ -60,6 +60,8 @@ def weigh(model, config):
     return numbers * 8 // 8
 """,
             "bytes, got",
+            "This gives 8 bits to every number, whatever the plan says. Save the small model and list all that takes "
+            "bytes.",
         ),
         "a folder left behind": Wrong(
             """
@@ -102,6 +104,7 @@ def weigh(model, config):
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 """,
             "bytes, got",
+            "How many bits has a weight when the plan has no quantizers? Print the plan that you compress with.",
         ),
         "the report's total": Wrong(
             """
@@ -120,6 +123,8 @@ def weigh(model, config):
     return sum(sizes[name] for name in config.layers if name in sizes)
 """,
             "bytes, got",
+            "You add up what the plan names. Which other tensors does `stored_sizes` list, and which other file has "
+            "the folder?",
         ),
         "one file of two": Wrong(
             """
@@ -130,6 +135,7 @@ def weigh(model, config):
         return sum(path.stat().st_size for path in Path(folder).rglob("*.json") if path.is_file())
 """,
             "bytes, got",
+            "You count the files that end in `.json`. In which file are the weights?",
         ),
         "a pickle": Wrong(
             """
@@ -211,6 +217,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            "`rglob` finds folders as well. What does `stat` say about one of them?",
         ),
         "upside down": Wrong(
             """
@@ -246,6 +253,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "plan must be",
+            "Print the keys of what you have read. Under which of them is the plan?",
         ),
         "the plan as text": Wrong(
             """
@@ -270,6 +278,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | scores
 """,
             "expected a dict with the keys",
+            "One argument of your function is never used. Which key of the table is waiting for it?",
         ),
         "scores in a dict of their own": Wrong(
             """
@@ -281,6 +290,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, "scores": scores}
 """,
             "expected a dict with the keys",
+            "In the table the scores are keys of the row. Which keys has your row instead?",
         ),
         "shares instead of percent": Wrong(
             """
@@ -292,6 +302,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **{key: value / 100 for key, value in scores.items()}}
 """,
             "intent_accuracy must be",
+            "The scores are wanted as they are. Which line of yours changes them?",
         ),
         "its own clock": Wrong(
             """
@@ -303,6 +314,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": torch.rand(()).item(), **scores}
 """,
             "called twice",
+            "`seconds` is given to you, so somebody has measured them. Where do the seconds in your row come from?",
         ),
         "kilobytes": Wrong(
             """
@@ -314,6 +326,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            "`stored_bytes` is a thousand times too small, though `ratio` is right. What does the name of the key say?",
         ),
         "a path for a name": Wrong(
             """
@@ -325,6 +338,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "name must be",
+            "Hand your row to `json.dumps`. Which of its values is a `Path`, and which argument should stand there?",
         ),
         "scores changed in place": Wrong(
             """
