@@ -1,6 +1,6 @@
 """Assignment 1: answers about the arithmetic of trains."""
 
-from tests.answers import Answers, Wrong
+from tests.answers import Answers, Mistake
 
 # What a sweep needs that a wrong answer about something else takes from here.
 SWEEP = """
@@ -36,7 +36,7 @@ def multiply(a, b):
 """,
     },
     wrong={
-        "cores entry by entry": Wrong(
+        "cores entry by entry": Mistake(
             """
 def multiply(a, b):
     return [x * y for x, y in zip(a, b)]
@@ -45,7 +45,7 @@ def multiply(a, b):
             "An entry is a product of matrices. Which product of two matrices turns (A₁A₂)(B₁B₂) into one "
             "product of two factors?",
         ),
-        "the sum instead": Wrong(
+        "the sum instead": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -61,7 +61,7 @@ def multiply(a, b):
             "the values are off",
             "Blocks side by side do not meet: that adds. For a product every row of `a` meets every row of `b`.",
         ),
-        "left and right bonds paired in different orders": Wrong(
+        "left and right bonds paired in different orders": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -74,7 +74,7 @@ def multiply(a, b):
             "Both bonds have to pair the two trains in one order: if a's index comes first on the left, then "
             "also on the right.",
         ),
-        "modes multiplied too": Wrong(
+        "modes multiplied too": Mistake(
             """
 def multiply(a, b):
     return [torch.kron(x, y) for x, y in zip(a, b)]
@@ -83,7 +83,7 @@ def multiply(a, b):
             "`kron` of the cores also pairs every i with every j. Only places with the same index are wanted: "
             "one `kron` for each i.",
         ),
-        "the library's TT-SVD": Wrong(
+        "the library's TT-SVD": Mistake(
             """
 from ttqlib import tt_svd, tt_to_tensor
 
@@ -95,7 +95,7 @@ def multiply(a, b):
             "`tt_to_tensor` leaves the train, and `tt_svd` has to find the way back. What can be done with core k of "
             "`a` and core k of `b` alone?",
         ),
-        "TensorLy": Wrong(
+        "TensorLy": Mistake(
             """
 import tensorly
 from tensorly.decomposition import tensor_train
@@ -111,7 +111,7 @@ def multiply(a, b):
             "Another library's functions are not your own work, either. Which small matrices does the formula "
             "multiply for each index i?",
         ),
-        "the tensor, multiplied out": Wrong(
+        "the tensor, multiplied out": Mistake(
             FULL
             + """
 
@@ -127,7 +127,7 @@ def multiply(a, b):
             "more memory than there is",
             "How many entries has a tensor of 40 modes of size 3? The formula never needs more than two cores at once.",
         ),
-        "changes its argument": Wrong(
+        "changes its argument": Mistake(
             """
 def multiply(a, b):
     for k, (x, y) in enumerate(zip(a, b)):
@@ -137,7 +137,7 @@ def multiply(a, b):
             "must stay as it was",
             "`a[k] = …` writes into the caller's list. Where else could the new cores be collected?",
         ),
-        "always float32": Wrong(
+        "always float32": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -149,7 +149,7 @@ def multiply(a, b):
             "expected cores in torch.float64, as it was given, got torch.float32",
             "`float()` makes float32 of float64. Which dtype had the cores that came in?",
         ),
-        "only the case that is seen": Wrong(
+        "only the case that is seen": Mistake(
             """
 def multiply(a, b):
     n = torch.arange(3.0, dtype=torch.float64)
@@ -159,7 +159,7 @@ def multiply(a, b):
             "expected cores (r, n, r') that fit together",
             "Try a train of your own, with other modes, and multiply both out.",
         ),
-        "keeps the first answer": Wrong(
+        "keeps the first answer": Mistake(
             """
 known = []
 
@@ -173,7 +173,7 @@ def multiply(a, b):
             "expected cores (r, n, r') that fit together",
             "A list outside of the function lives on. What does the second call find in it?",
         ),
-        "ranks padded with zeros": Wrong(
+        "ranks padded with zeros": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -208,7 +208,7 @@ def inner(a, b):
 """,
     },
     wrong={
-        "the product train": Wrong(
+        "the product train": Mistake(
             """
 def inner(a, b):
     row = a[0].new_ones(1, 1)
@@ -220,7 +220,7 @@ def inner(a, b):
             "more memory than there is",
             "It is right for small ranks. How many numbers has one core of the product of two trains of rank 200?",
         ),
-        "multiplied out": Wrong(
+        "multiplied out": Mistake(
             FULL
             + """
 
@@ -231,7 +231,7 @@ def inner(a, b):
             "Right, but every entry of both tensors is held at once. What can be summed as soon as the first two "
             "cores have met?",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def inner(a, b):
     return (ttq.tt_to_tensor(a) * ttq.tt_to_tensor(b)).sum()
@@ -239,7 +239,7 @@ def inner(a, b):
             "write it yourself: tt_to_tensor was called",
             "`tt_to_tensor` builds all entries only to add them up. What does the formula carry along instead?",
         ),
-        "TensorLy": Wrong(
+        "TensorLy": Mistake(
             """
 from tensorly import tenalg, tt_to_tensor
 
@@ -251,7 +251,7 @@ def inner(a, b):
             "TensorLy's `inner` gets two whole tensors here. Write down the shape of C before and after one step "
             "instead.",
         ),
-        "the product of the sums": Wrong(
+        "the product of the sums": Mistake(
             """
 def inner(a, b):
     def total(cores):
@@ -265,7 +265,7 @@ def inner(a, b):
             "the values are off",
             "Do it for two vectors of length 2. Is (a₁ + a₂)(b₁ + b₂) the same as a₁b₁ + a₂b₂?",
         ),
-        "each core by itself": Wrong(
+        "each core by itself": Mistake(
             """
 def inner(a, b):
     result = a[0].new_ones(())
@@ -276,7 +276,7 @@ def inner(a, b):
             "the values are off",
             "The bonds are summed over inside the product, not core by core. What has to be carried to the next core?",
         ),
-        "the root of it": Wrong(
+        "the root of it": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -287,7 +287,7 @@ def inner(a, b):
             "the values are off",
             "That would be a norm. The question asks for the sum itself.",
         ),
-        "a matrix of one number": Wrong(
+        "a matrix of one number": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -298,7 +298,7 @@ def inner(a, b):
             "expected shape (), got (1, 1)",
             "C ends as a 1 × 1 matrix. How many axes should the answer have?",
         ),
-        "the second train forgotten": Wrong(
+        "the second train forgotten": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -309,7 +309,7 @@ def inner(a, b):
             "the values are off",
             "`b` is never used. What would ⟨a, b⟩ be if b were zero?",
         ),
-        "sums up between calls": Wrong(
+        "sums up between calls": Mistake(
             """
 carried = torch.ones(1, 1, dtype=torch.float64)
 
@@ -323,7 +323,7 @@ def inner(a, b):
             "called twice with the same arguments",
             "`carried` lives outside of the function. What does it hold when the second call begins?",
         ),
-        "only the cases that are seen": Wrong(
+        "only the cases that are seen": Mistake(
             """
 def inner(a, b):
     return torch.tensor(48.0 if len(b[0][0, 0]) == 2 else 18.0, dtype=torch.float64)
@@ -331,7 +331,7 @@ def inner(a, b):
             "the values are off",
             "Try two trains of your own, multiplied out, against your function.",
         ),
-        "scales its argument": Wrong(
+        "scales its argument": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -377,7 +377,7 @@ def left_orthogonal(cores):
 """,
     },
     wrong={
-        "R is dropped": Wrong(
+        "R is dropped": Mistake(
             """
 def left_orthogonal(cores):
     result = []
@@ -389,7 +389,7 @@ def left_orthogonal(cores):
             "the last core, up to signs: the values are off",
             "Q alone is another tensor. Where must R go so that the product stays?",
         ),
-        "the last core too": Wrong(
+        "the last core too": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], torch.ones(1, 1, dtype=cores[0].dtype)
@@ -402,7 +402,7 @@ def left_orthogonal(cores):
             "the last core, up to signs: the values are off",
             "The norm has to stay somewhere: stop before the last core.",
         ),
-        "to the other side": Wrong(
+        "to the other side": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -415,7 +415,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "This makes rows orthonormal, from the right. It is as useful, but the question asks for the left.",
         ),
-        "columns of length one": Wrong(
+        "columns of length one": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -428,7 +428,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "Length one is half of it: are two columns also orthogonal to each other?",
         ),
-        "cores of norm one": Wrong(
+        "cores of norm one": Mistake(
             """
 def left_orthogonal(cores):
     result, scale = [], 1.0
@@ -440,7 +440,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "A core of norm one is no orthonormal matrix. Compute QᵀQ.",
         ),
-        "rows instead of columns": Wrong(
+        "rows instead of columns": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -453,7 +453,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "Which two axes belong to the rows? Those on the left: (r n, r'), not (r, n r').",
         ),
-        "a complete QR": Wrong(
+        "a complete QR": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], cores[0]
@@ -466,7 +466,7 @@ def left_orthogonal(cores):
             "no rank may grow",
             "A complete Q has columns that R multiplies by zero. Nobody needs them, and the rank grows.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def left_orthogonal(cores):
     return ttq.canonical_form(cores, len(cores) - 1)
@@ -474,7 +474,7 @@ def left_orthogonal(cores):
             "write it yourself: canonical_form was called",
             "`canonical_form` is the whole sweep. Take its first step by hand: what becomes of Q, and what of R?",
         ),
-        "TT-SVD of the tensor": Wrong(
+        "TT-SVD of the tensor": Mistake(
             """
 def left_orthogonal(cores):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), [len(core) for core in cores] + [1])
@@ -483,7 +483,7 @@ def left_orthogonal(cores):
             "This multiplies the train out and cuts it anew. Which decomposition of the first core alone gives "
             "orthonormal columns?",
         ),
-        "changes its argument": Wrong(
+        "changes its argument": Mistake(
             """
 def left_orthogonal(cores):
     for k in range(len(cores) - 1):
@@ -495,7 +495,7 @@ def left_orthogonal(cores):
             "must stay as it was",
             "`cores[k] = …` writes into the list that you were given. What does the caller hold after your sweep?",
         ),
-        "R from the wrong side": Wrong(
+        "R from the wrong side": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], cores[0]
@@ -508,7 +508,7 @@ def left_orthogonal(cores):
             "for a",
             "A = QR, so R stands on the left of the next core: its second axis meets the first of that core.",
         ),
-        "only the first core": Wrong(
+        "only the first core": Mistake(
             """
 def left_orthogonal(cores):
     q, r = torch.linalg.qr(cores[0].flatten(0, 1))
@@ -538,7 +538,7 @@ def norm(cores):
 """,
     },
     wrong={
-        "the root of the inner product": Wrong(
+        "the root of the inner product": Mistake(
             """
 def norm(cores):
     return inner(cores, cores).abs().sqrt()
@@ -546,7 +546,7 @@ def norm(cores):
             "keeps half of the digits",
             "Right on paper. Print ⟨T,T⟩ for a difference of about 10⁻¹⁰: how many of its digits are true?",
         ),
-        "the inner product": Wrong(
+        "the inner product": Mistake(
             """
 def norm(cores):
     return inner(cores, cores)
@@ -554,7 +554,7 @@ def norm(cores):
             "expected 5 √5",
             "Its root is missing; and mind the digits that the root of an inner product loses.",
         ),
-        "the product of the cores' norms": Wrong(
+        "the product of the cores' norms": Mistake(
             """
 def norm(cores):
     result = cores[0].norm()
@@ -565,7 +565,7 @@ def norm(cores):
             "train expected",
             "That is an upper bound. When is it the norm? Look at what `left_orthogonal` gives.",
         ),
-        "the last core as it came": Wrong(
+        "the last core as it came": Mistake(
             """
 def norm(cores):
     return cores[-1].norm()
@@ -573,7 +573,7 @@ def norm(cores):
             "expected 5 √5",
             "Only after the sweep are the others orthonormal.",
         ),
-        "the first core after the sweep": Wrong(
+        "the first core after the sweep": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[0].norm()
@@ -581,7 +581,7 @@ def norm(cores):
             "expected 5 √5",
             "The first one is orthonormal now: its norm is the root of its rank. Where did R go in the end?",
         ),
-        "the largest singular value": Wrong(
+        "the largest singular value": Mistake(
             """
 def norm(cores):
     last = left_orthogonal(cores)[-1]
@@ -590,7 +590,7 @@ def norm(cores):
             "train expected",
             "That is another norm, of a matrix. Here all squared entries are added.",
         ),
-        "the sum of absolute values": Wrong(
+        "the sum of absolute values": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[-1].abs().sum()
@@ -598,7 +598,7 @@ def norm(cores):
             "expected 5 √5",
             "Squares, then the root: 3 and 4 give 5, not 7.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def norm(cores):
     return ttq.tt_to_tensor(cores).norm()
@@ -606,7 +606,7 @@ def norm(cores):
             "write it yourself: tt_to_tensor was called",
             "A train exists so that its tensor need not be built. In which core is the norm after question 3?",
         ),
-        "in float32": Wrong(
+        "in float32": Mistake(
             """
 def norm(cores):
     return left_orthogonal([core.float() for core in cores])[-1].norm()
@@ -614,7 +614,7 @@ def norm(cores):
             "expected",
             "Half of the digits are gone at once. Keep the dtype.",
         ),
-        "one number in a matrix": Wrong(
+        "one number in a matrix": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[-1].norm().reshape(1, 1)
@@ -655,7 +655,7 @@ def tt_round(cores, rank):
 """,
     },
     wrong={
-        "cores cut with scissors": Wrong(
+        "cores cut with scissors": Mistake(
             """
 def tt_round(cores, rank):
     inner = range(len(cores))
@@ -664,7 +664,7 @@ def tt_round(cores, rank):
             "the error is",
             "The first r directions of a bond are not the largest ones. What brings the largest to the front?",
         ),
-        "no first sweep": Wrong(
+        "no first sweep": Mistake(
             """
 def tt_round(cores, rank):
     cores = list(cores)
@@ -679,7 +679,7 @@ def tt_round(cores, rank):
             "The singular values of one core say nothing while its neighbours are not orthonormal. Which sweep "
             "makes them so?",
         ),
-        "both sweeps in one direction": Wrong(
+        "both sweeps in one direction": Mistake(
             SWEEP
             + """
 
@@ -694,7 +694,7 @@ def tt_round(cores, rank):
             "the error is",
             "After the sweep to the right, the centre is at the right end. The SVDs have to begin there.",
         ),
-        "the smallest are kept": Wrong(
+        "the smallest are kept": Mistake(
             SWEEP
             + """
 
@@ -709,7 +709,7 @@ def tt_round(cores, rank):
             "diagonal, rank 1: the values are off",
             "`svd` sorts falling: the largest stand in front.",
         ),
-        "singular values forgotten": Wrong(
+        "singular values forgotten": Mistake(
             SWEEP
             + """
 
@@ -725,7 +725,7 @@ def tt_round(cores, rank):
             "diagonal, rank 1: the values are off",
             "U V without Σ is another matrix. Where does Σ go?",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def tt_round(cores, rank):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), rank)
@@ -733,7 +733,7 @@ def tt_round(cores, rank):
             "write it yourself: tt_to_tensor was called",
             "`tt_svd` needs the whole tensor. Which matrix does step 2 of the question decompose, and how large is it?",
         ),
-        "imported before": Wrong(
+        "imported before": Mistake(
             """
 from ttqlib.tensors.gauge import canonical_form as sweep
 
@@ -751,7 +751,7 @@ def tt_round(cores, rank):
             "A function of the library stays one under another name. Which question have you answered with the same "
             "sweep?",
         ),
-        "the library, and the error caught": Wrong(
+        "the library, and the error caught": Mistake(
             """
 def tt_round(cores, rank):
     for _ in range(2):
@@ -764,7 +764,7 @@ def tt_round(cores, rank):
             "The call is seen even where its error is caught. Which of the two steps do you have a function for "
             "already?",
         ),
-        "multiplied out": Wrong(
+        "multiplied out": Mistake(
             FULL
             + """
 
@@ -781,7 +781,7 @@ def tt_round(cores, rank):
             "It is right while the tensor fits into memory. How many numbers does your first SVD get for 40 modes of "
             "size 3?",
         ),
-        "one bond is left as it was": Wrong(
+        "one bond is left as it was": Mistake(
             SWEEP
             + """
 
@@ -797,7 +797,7 @@ def tt_round(cores, rank):
             "the values are off",
             "Count the bonds of a train of three cores, and the steps of your loop.",
         ),
-        "divides by the norm": Wrong(
+        "divides by the norm": Mistake(
             SWEEP
             + """
 
@@ -815,7 +815,7 @@ def tt_round(cores, rank):
             "raised _LinAlgError",
             "What is the norm of a train of zeros?",
         ),
-        "keeps the norm of the tensor": Wrong(
+        "keeps the norm of the tensor": Mistake(
             SWEEP
             + """
 
@@ -834,7 +834,7 @@ def tt_round(cores, rank):
             "The nearest tensor of low rank is shorter than the one it is near to: what was cut is orthogonal to "
             "what stays.",
         ),
-        "padded to the rank": Wrong(
+        "padded to the rank": Mistake(
             SWEEP
             + """
 
@@ -853,7 +853,7 @@ def tt_round(cores, rank):
             "no rank may grow",
             "At most this rank: where there are fewer singular values, fewer are kept.",
         ),
-        "two cores at least": Wrong(
+        "two cores at least": Mistake(
             SWEEP
             + """
 
@@ -911,64 +911,64 @@ def error_bounds(cores, rank):
         "in plain numbers": bounds(result="(float(max(lost)), float(sum(one**2 for one in lost)) ** 0.5)"),
     },
     wrong={
-        "errors added": Wrong(
+        "errors added": Mistake(
             bounds(result="lost.max(), lost.sum()"),
             "expected the most error to be",
             "The errors of the cuts are orthogonal to each other, so their squares add.",
         ),
-        "no root": Wrong(
+        "no root": Mistake(
             bounds(result="lost.max(), lost.square().sum()"),
             "expected the most error to be 2,",
             "The bound is a norm: the root of the sum of squares.",
         ),
-        "the smallest cut": Wrong(
+        "the smallest cut": Mistake(
             bounds(result="lost.min(), lost.norm()"),
             "expected the least error to be",
             "Every cut alone has to be paid, so also the dearest one: the largest.",
         ),
-        "the other way round": Wrong(
+        "the other way round": Mistake(
             bounds(result="lost.norm(), lost.max()"),
             "expected the least error to be",
             "(least, most), as the names say.",
         ),
-        "only the largest that is lost": Wrong(
+        "only the largest that is lost": Mistake(
             bounds(lost="s[rank] if rank < len(s) else 0 * s[0]"),
             "expected the least error to be",
             "All singular values that are cut off count, not the first of them.",
         ),
-        "what is kept": Wrong(
+        "what is kept": Mistake(
             bounds(lost="s[:rank].norm()"),
             "expected the least error to be 2,",
             "`s[:rank]` stays; the error is what goes.",
         ),
-        "one singular value too many": Wrong(
+        "one singular value too many": Mistake(
             bounds(lost="s[rank - 1 :].norm()"),
             "expected the least error to be 2,",
             "`s[rank:]` begins with the first that is lost; indices begin at 0.",
         ),
-        "spectra of the train that was cut": Wrong(
+        "spectra of the train that was cut": Mistake(
             bounds(cut="[:, :rank]"),
             "raised",
             "How many axes has `s`, and how many does `s[:, :rank]` ask for? And is the next spectrum to be that of a "
             "train that is cut already?",
         ),
-        "spectra after cutting": Wrong(
+        "spectra after cutting": Mistake(
             bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"),
             "expected the",
             "The bounds are about the tensor as it was given. Do you cut before you look at the next bond?",
         ),
-        "relative to the norm": Wrong(
+        "relative to the norm": Mistake(
             bounds(result="lost.max() / cores[0].norm(), lost.norm() / cores[0].norm()"),
             "expected the least error to be 2,",
             "The question asks for the error itself; dividing is up to the caller.",
         ),
-        "no sweep before": Wrong(
+        "no sweep before": Mistake(
             bounds().replace("swept(cores), []", "list(cores), []"),
             "expected the least error to be",
             "While the other cores are not orthonormal, the singular values of one core are not those of the "
             "unfolding.",
         ),
-        "the measured error": Wrong(
+        "the measured error": Mistake(
             """
 def error_bounds(cores, rank):
     gone = inner(cores, cores) - inner(tt_round(cores, rank), tt_round(cores, rank))
@@ -977,7 +977,7 @@ def error_bounds(cores, rank):
             "expected the",
             "One measured error is no bound, and a difference of two squares loses digits.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def error_bounds(cores, rank):
     tensor = ttq.tt_to_tensor(cores)
@@ -987,7 +987,7 @@ def error_bounds(cores, rank):
             "write it yourself: tt_to_tensor was called",
             "`singular_values` takes the whole tensor. In which matrices of question 5 did you meet the same spectra?",
         ),
-        "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
+        "one number": Mistake(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
     },
 )
 

@@ -1,6 +1,6 @@
 """Assignment 2: answers about an affine quantizer that learns its step and its zero point."""
 
-from tests.answers import Answers, Wrong
+from tests.answers import Answers, Mistake
 
 TO_CODES = '''
 def to_codes(x, step, zero_point, bits):
@@ -39,7 +39,7 @@ def from_codes(codes, step, zero_point):
 """,
     },
     wrong={
-        "cast to uint8 before it is clipped": Wrong(
+        "cast to uint8 before it is clipped": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return ((x / step).round() + zero_point).to(torch.int64).to(torch.uint8).clamp(0, 2**bits - 1)
@@ -48,7 +48,7 @@ def to_codes(x, step, zero_point, bits):
             "below the range",
             "Which code has −1.7 before anything is clipped, and what does `uint8` make of that number?",
         ),
-        "subtracted in uint8": Wrong(
+        "subtracted in uint8": Mistake(
             TO_CODES
             + """
 
@@ -58,7 +58,7 @@ def from_codes(codes, step, zero_point):
             "from_codes: what comes back of the code of x = -0.3",
             "What is code 1 minus zero point 2 in `uint8`? Print `codes - zero_point` by itself.",
         ),
-        "cut off instead of rounded": Wrong(
+        "cut off instead of rounded": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return ((x / step).int() + zero_point).clamp(0, 2**bits - 1).to(torch.uint8)
@@ -67,7 +67,7 @@ def to_codes(x, step, zero_point, bits):
             "the code of x = 0.9, inside the range",
             "0.9 is 1.8 steps. Which whole number is nearest to that, and which one does `.int()` give?",
         ),
-        "clipped as the signed grid of chapter 4": Wrong(
+        "clipped as the signed grid of chapter 4": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     levels = (x / step).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round()
@@ -78,7 +78,7 @@ def to_codes(x, step, zero_point, bits):
             "This clips to −4 … 3 steps, as a centred grid does. How many steps above 0 is the highest level when the "
             "zero point is 2?",
         ),
-        "one level too many": Wrong(
+        "one level too many": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return ((x / step).round() + zero_point).clamp(0, 2**bits).to(torch.uint8)
@@ -87,7 +87,7 @@ def to_codes(x, step, zero_point, bits):
             "expected 7, got 8",
             "The codes begin at 0. How many of them does your function allow at 3 bits?",
         ),
-        "the zero point forgotten": Wrong(
+        "the zero point forgotten": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return (x / step).round().clamp(0, 2**bits - 1).to(torch.uint8)
@@ -96,7 +96,7 @@ def to_codes(x, step, zero_point, bits):
             "expected 4, got 2",
             "Which code has to stand for the number 0, and which one does your function give for x = 0?",
         ),
-        "floating-point codes": Wrong(
+        "floating-point codes": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return ((x / step).round() + zero_point).clamp(0, 2**bits - 1)
@@ -105,7 +105,7 @@ def to_codes(x, step, zero_point, bits):
             "expected a tensor of torch.uint8",
             "The numbers are right, but each of them takes 8 bytes. In which form are codes to be stored?",
         ),
-        "changes x": Wrong(
+        "changes x": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return x.div_(step).round_().add_(zero_point).clamp_(0, 2**bits - 1).to(torch.uint8)
@@ -114,7 +114,7 @@ def to_codes(x, step, zero_point, bits):
             "it changed its arguments",
             "The underscore in `div_` writes the result into `x`. What does the caller find in `x` afterwards?",
         ),
-        "flattened": Wrong(
+        "flattened": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     codes = [min(max(round(float(v) / step) + zero_point, 0), 2**bits - 1) for v in x.flatten()]
@@ -124,7 +124,7 @@ def to_codes(x, step, zero_point, bits):
             "and shape (12, 7)",
             "Your loop goes through one long list of numbers. Which shape had `x` before that?",
         ),
-        "three bits only": Wrong(
+        "three bits only": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return ((x / step).round() + zero_point).clamp(0, 7).to(torch.uint8)
@@ -133,7 +133,7 @@ def to_codes(x, step, zero_point, bits):
             "and 2 bits: expected 3",
             "`bits` is not used. From which number of bits does the 7 in your code follow?",
         ),
-        "a quantizer of PyTorch": Wrong(
+        "a quantizer of PyTorch": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     back = torch.fake_quantize_per_tensor_affine(x, step, zero_point, 0, 2**bits - 1)
@@ -144,7 +144,7 @@ def to_codes(x, step, zero_point, bits):
             "That function rounds and clips for you. Which operations of the formula for q would stand in your code "
             "instead of the call?",
         ),
-        "values as whole numbers": Wrong(
+        "values as whole numbers": Mistake(
             TO_CODES
             + """
 
@@ -154,7 +154,7 @@ def from_codes(codes, step, zero_point):
             "from_codes: expected a floating-point tensor",
             "The step is 0.5. What is left of the values −0.5 and 2.5 when they are cast to whole numbers?",
         ),
-        "the zero point taken off after scaling": Wrong(
+        "the zero point taken off after scaling": Mistake(
             TO_CODES
             + """
 
@@ -164,7 +164,7 @@ def from_codes(codes, step, zero_point):
             "from_codes: what comes back",
             "Which value do you give for code 2, the zero point? Which value has it to be?",
         ),
-        "the five numbers on paper": Wrong(
+        "the five numbers on paper": Mistake(
             """
 def to_codes(x, step, zero_point, bits):
     return torch.tensor([4, 1, 2, 7, 0], dtype=torch.uint8)
@@ -239,13 +239,13 @@ def best_start(x, bits):
 """,
     },
     wrong={
-        "minimum and maximum": Wrong(
+        "minimum and maximum": Mistake(
             WIDEST + "\ndef best_start(x, bits):\n    return widest(x, bits)\n",
             "above the least",
             "Nearly nothing is clipped here. Add one outlier of 12 to numbers around 0, and print the step that all "
             "the others get.",
         ),
-        "both ends drawn in by the same factor": Wrong(
+        "both ends drawn in by the same factor": Mistake(
             WIDEST
             + """
 def best_start(x, bits):
@@ -262,17 +262,17 @@ def best_start(x, bits):
             "Your zero point stays that of the widest range. With one outlier above 0, which end of the range should "
             "move, and does the other end stay?",
         ),
-        "the zero point in the middle": Wrong(
+        "the zero point in the middle": Mistake(
             search(zero_points="[2 ** (bits - 1)]"),
             "zero point 1; got",
             "Only one zero point is tried. If all numbers were positive, how many of your codes would be used?",
         ),
-        "absolute steps": Wrong(
+        "absolute steps": Mistake(
             search(fractions="torch.logspace(-1, 0.4, 150) / widest(x, bits)[0]"),
             "above the least",
             "Your steps lie between 0.1 and 2.5, whatever `x` is. Multiply `x` by 0.01: which of them still fit?",
         ),
-        "a zero point between two codes": Wrong(
+        "a zero point between two codes": Mistake(
             """
 def best_start(x, bits):
     low, high = x.min().clamp(max=0), x.max().clamp(min=0)
@@ -282,18 +282,18 @@ def best_start(x, bits):
             "the zero point is a code, a whole number from 0 to 3, got",
             "What does the grid give back for x = 0 when the zero point is 1.4?",
         ),
-        "zero points beyond the codes": Wrong(
+        "zero points beyond the codes": Mistake(
             search(zero_points="range(-9, 25)"),
             "the zero point is a code",
             "A zero point of −3 is among your candidates. Which code stands for the number 0 then?",
         ),
-        "in the other order": Wrong(
+        "in the other order": Mistake(
             search(answer="best[2], best[1]"),
             "the zero point is a code",
             "Print what you return for the four numbers of the visible test. Which of the two is the step, and in "
             "which place was it asked for?",
         ),
-        "a step of 0 for zeros": Wrong(
+        "a step of 0 for zeros": Mistake(
             search()
             + """
 
@@ -303,28 +303,28 @@ def widest(x, bits):
             "a step is positive and finite, got 0",
             "How wide is the range of a tensor of zeros? And what is `x / step` for that step?",
         ),
-        "the largest error instead of the squares": Wrong(
+        "the largest error instead of the squares": Mistake(
             search(error="(back - x).abs().max()"),
             "above the least",
             "One single entry decides the largest error. Which entries have a say in the error that the question "
             "names?",
         ),
-        "one bit too many": Wrong(
+        "one bit too many": Mistake(
             search(zero_points="range(2**bits)").replace("top, best = 2**bits - 1", "top, best = 2 ** (bits + 1) - 1"),
             "above the least",
             "With your `top`, how many levels has a grid of 2 bits?",
         ),
-        "the sum of signed errors": Wrong(
+        "the sum of signed errors": Mistake(
             search(error="(back - x).sum().abs()"),
             "above the least",
             "An error of +1 and one of −1 add up to 0 in your search. Is a grid with both of them a good one?",
         ),
-        "the step alone": Wrong(
+        "the step alone": Mistake(
             search(answer="best[1]"),
             "expected two numbers, the step and the zero point, got float",
             "Your search finds two numbers and returns one of them. Can the codes be made without the other?",
         ),
-        "takes the library's step": Wrong(
+        "takes the library's step": Mistake(
             """
 def best_start(x, bits):
     return ttq.LSQ(bits).build(x).step.item(), 2 ** (bits - 1)
@@ -333,7 +333,7 @@ def best_start(x, bits):
             "`LSQ` does the search here, and for a centred grid. How would you try one step and one zero point "
             "yourself?",
         ),
-        "centres x in its place": Wrong(
+        "centres x in its place": Mistake(
             search().replace("    top, best", "    x -= x.mean()\n    top, best"),
             "it changed its arguments",
             "`x -= …` changes the tensor that you were given. And does a grid for centred numbers fit those that came "
@@ -371,70 +371,70 @@ def gradients(x, step, zero_point, bits):
 """,
     },
     wrong={
-        "in the other order": Wrong(
+        "in the other order": Mistake(
             slopes(answer="of_step, of_x"),
             "∂Q/∂x of x = 0.9",
             "Inside the range Q moves just as x does. Which of your two tensors says so, and in which place was it "
             "asked for?",
         ),
-        "the signed limits of chapter 4": Wrong(
+        "the signed limits of chapter 4": Mistake(
             slopes(low="-(2 ** (bits - 1))", high="2 ** (bits - 1) - 1"),
             "below the range",
             "Your lowest level is 4 steps below 0, as on a centred grid. Which level has code 0 when the zero point "
             "is 2?",
         ),
-        "saturated as codes at the limits": Wrong(
+        "saturated as codes at the limits": Mistake(
             slopes(at_low="0", at_high="2**bits - 1"),
             "∂Q/∂δ of x = 3, above the range of δ = 0.5",
             "x = 3 has code 7 and stays there. What is Q = δ (q − z) for δ = 0.5, and what for δ = 0.51?",
         ),
-        "saturated entries say nothing": Wrong(
+        "saturated entries say nothing": Mistake(
             slopes(at_low="0", at_high="0"),
             "expected 5, got 0",
             "The code of a saturated entry does not move. Does the value that it stands for move when δ grows?",
         ),
-        "the residual with the other sign": Wrong(
+        "the residual with the other sign": Mistake(
             slopes(inside="u - u.round()"),
             "∂Q/∂δ of x = 0.9, inside the range",
             "For x = 0.9, u is 1.8. By the definition in the question, is r above or below 0?",
         ),
-        "the true derivative inside": Wrong(
+        "the true derivative inside": Mistake(
             slopes(inside="u.round()"),
             "expected 0.2, got 2",
             "This is the slope of Q while the code stands still. What is left of δ (u + r) when r is held fixed "
             "instead?",
         ),
-        "x hears everywhere": Wrong(
+        "x hears everywhere": Mistake(
             slopes(of_x="torch.ones_like(x)"),
             "∂Q/∂x of x = 3, above the range",
             "Move x from 3 to 3.1. Does Q move as well?",
         ),
-        "saturated only when the code is": Wrong(
+        "saturated only when the code is": Mistake(
             slopes(below="u.round() < low", above="u.round() > high"),
             "less than half a step",
             "Take x = 2.6 on this grid: u + z is 7.2. Is that inside the range, by the question's rule and by yours?",
         ),
-        "the lower end forgotten": Wrong(
+        "the lower end forgotten": Mistake(
             slopes(below="u < -float('inf')"),
             "below the range",
             "Your function finds no entry below the range. What happens to x = −1.7 on paper?",
         ),
-        "summed": Wrong(
+        "summed": Mistake(
             slopes(answer="of_x.sum(), of_step.sum()"),
             "and shape (5,), got a tensor",
             "The question asks what each entry says. In which later question is this added up?",
         ),
-        "one of them": Wrong(
+        "one of them": Mistake(
             slopes(answer="of_step"),
             "expected ∂Q/∂x and ∂Q/∂δ, in this order, got Tensor",
             "You return one tensor. Which of the two derivatives is it, and where is the other?",
         ),
-        "a mask for ∂Q/∂x": Wrong(
+        "a mask for ∂Q/∂x": Mistake(
             slopes(of_x="~(below | above)"),
             "got a tensor of torch.bool",
             "`True` says that x is heard, not how much. In which dtype were the derivatives asked for?",
         ),
-        "by autograd": Wrong(
+        "by autograd": Mistake(
             """
 def gradients(x, step, zero_point, bits):
     x, steps = x.clone().requires_grad_(), torch.full_like(x, step).requires_grad_()
@@ -446,7 +446,7 @@ def gradients(x, step, zero_point, bits):
             "Autograd finds the slopes here. Write Q for an entry inside and for a saturated one, and take both "
             "derivatives on paper.",
         ),
-        "changes x": Wrong(
+        "changes x": Mistake(
             slopes(u="x.div_(step)"),
             "it changed its arguments",
             "After `x.div_(step)` the caller's tensor holds steps. Compare `x` before and after the call.",
@@ -475,73 +475,73 @@ def zero_point_gradient(x, step, zero_point, bits):
 """,
     },
     wrong={
-        "the other sign": Wrong(
+        "the other sign": Mistake(
             zero_point_slope("step * saturated.to(x.dtype)"),
             "expected -0.5, got 0.5",
             "A saturated entry keeps its code q. Does δ (q − z) go up or down when z grows?",
         ),
-        "the step forgotten": Wrong(
+        "the step forgotten": Mistake(
             zero_point_slope("-saturated.to(x.dtype)"),
             "expected -0.5, got -1",
             "z moves by one code. By how much does Q move, in the unit of x?",
         ),
-        "inside and saturated exchanged": Wrong(
+        "inside and saturated exchanged": Mistake(
             zero_point_slope("-step * (~saturated).to(x.dtype)"),
             "inside the range of δ = 0.5",
             "For an entry inside, write z into Q in both places. Do the two cancel here, or for a saturated entry?",
         ),
-        "every entry": Wrong(
+        "every entry": Mistake(
             zero_point_slope("torch.full_like(x, -step)"),
             "inside the range of δ = 0.5",
             "Give x = 0.9 the zero point 3 instead of 2. Which code does it get, and which number comes back?",
         ),
-        "nothing at all": Wrong(
+        "nothing at all": Mistake(
             zero_point_slope("torch.zeros_like(x)"),
             "expected -0.5, got 0",
             "That is right inside the range. What comes back for x = 3, whose code stays 7, with z = 2 and with z = 3?",
         ),
-        "the upper end forgotten": Wrong(
+        "the upper end forgotten": Mistake(
             zero_point_slope(USUAL_SLOPE, mask="place < 0"),
             "above the range",
             "Your mask knows `place < 0`. Is x = 3 on paper saturated or not?",
         ),
-        "the lower end forgotten": Wrong(
+        "the lower end forgotten": Mistake(
             zero_point_slope(USUAL_SLOPE, mask="place > 2**bits - 1"),
             "below the range",
             "Your mask finds 3.0 on paper. Why does it not find −1.7?",
         ),
-        "up on one side, down on the other": Wrong(
+        "up on one side, down on the other": Mistake(
             zero_point_slope("step * (1.0 * (place < 0) - 1.0 * (place > 2**bits - 1)).to(x.dtype)"),
             "below the range",
             "At both ends q stands still. What in δ (q − z) could know at which end that is?",
         ),
-        "saturated only when the code is": Wrong(
+        "saturated only when the code is": Mistake(
             zero_point_slope(USUAL_SLOPE, mask="(place.round() < 0) | (place.round() > 2**bits - 1)"),
             "less than half a step",
             "You round before you ask. With the grid of question 1, is x = 2.6 saturated by the rule of question 3, "
             "and is it by yours?",
         ),
-        "the residual inside": Wrong(
+        "the residual inside": Mistake(
             zero_point_slope("torch.where(saturated, -step, step * (place.round() - place))"),
             "inside the range",
             "The residual is held fixed. How much does a little more z add to q, and how much is left of it in q − z?",
         ),
-        "summed": Wrong(
+        "summed": Mistake(
             zero_point_slope("(-step * saturated.to(x.dtype)).sum()"),
             "and shape (5,), got a tensor",
             "Five entries give five answers here. Who asks for their sum, and in which question?",
         ),
-        "in single precision": Wrong(
+        "in single precision": Mistake(
             zero_point_slope("-step * saturated.float()"),
             "got a tensor of torch.float32",
             "`float()` makes float32 of the mask. Which dtype had `x`?",
         ),
-        "changes x": Wrong(
+        "changes x": Mistake(
             zero_point_slope(USUAL_SLOPE, place="x.div_(step)"),
             "it changed its arguments",
             "Your first line writes into the caller's `x`. Which method there ends in an underscore?",
         ),
-        "the five numbers on paper": Wrong(
+        "the five numbers on paper": Mistake(
             """
 def zero_point_gradient(x, step, zero_point, bits):
     return torch.tensor([0, 0, 0, -0.5, -0.5], dtype=x.dtype)
@@ -549,7 +549,7 @@ def zero_point_gradient(x, step, zero_point, bits):
             "and shape (40,), got a tensor",
             "You return five numbers for every `x`. Try an `x` with four.",
         ),
-        "by autograd": Wrong(
+        "by autograd": Mistake(
             """
 def zero_point_gradient(x, step, zero_point, bits):
     z = torch.full_like(x, zero_point).requires_grad_()
@@ -609,62 +609,62 @@ def quantize(x, step, zero_point, bits):
 BACKWARD = Answers(
     right={"detached residuals": residuals(), "a Function outside": function()},
     wrong={
-        "rounding without a residual": Wrong(
+        "rounding without a residual": Mistake(
             residuals(codes="clipped.round()"),
             "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
             "The value is right. What is the gradient of `round` for autograd, and what did chapter 4 put around it?",
         ),
-        "everything detached": Wrong(
+        "everything detached": Mistake(
             residuals(answer="(step * (codes - z)).detach()"),
             "has no gradient",
             "`detach` is around the whole result. Of which part of it should autograd see nothing?",
         ),
-        "the zero point not rounded": Wrong(
+        "the zero point not rounded": Mistake(
             residuals(z="zero_point"), "the value of x =", "Take a latent zero point of 2.3. What comes back for x = 0?"
         ),
-        "no residual for the zero point": Wrong(
+        "no residual for the zero point": Mistake(
             residuals(z="zero_point.round()"),
             "∂L/∂z for δ = 0.5",
             "Two things are rounded here. Around which of them is there no residual?",
         ),
-        "the zero point detached": Wrong(
+        "the zero point detached": Mistake(
             residuals(z="zero_point.detach().round()"),
             "∂L/∂z is None",
             "No gradient arrives at the zero point. Which call cuts it off on the way back?",
         ),
-        "the zero point learned in one of its two places": Wrong(
+        "the zero point learned in one of its two places": Mistake(
             residuals(answer="step * (codes - zero_point.round().detach())"),
             "∂L/∂z for δ = 0.5",
             "z stands in Q twice, and the gradients of both places add up. From which place does none come back in "
             "your code?",
         ),
-        "the step detached in x / δ": Wrong(
+        "the step detached in x / δ": Mistake(
             residuals(place="x / step.detach() + z"),
             "∂L/∂δ for δ = 0.5",
             "δ stands in Q in two places. Which of them does autograd not see?",
         ),
-        "not clipped on the way back": Wrong(
+        "not clipped on the way back": Mistake(
             residuals(clipped="place", codes="place + (place.round().clamp(0, 2**bits - 1) - place).detach()"),
             "above the range",
             "The clipping stands inside of what is detached. What does a saturated entry send back to x?",
         ),
-        "what the loss says forgotten": Wrong(
+        "what the loss says forgotten": Mistake(
             function(of_x="of_x", of_step="of_step.sum()", of_z="of_z.sum()"),
             "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
             "`backward` is given ∂L/∂Q as an argument. Where do you use it?",
         ),
-        "a mean instead of a sum": Wrong(
+        "a mean instead of a sum": Mistake(
             function(of_step="(gradient * of_step).mean()"),
             "∂L/∂δ for δ = 0.5, zero point 2 and 3 bits: expected",
             "Look at the formula of ∂L/∂δ again. Does it divide by the number of entries?",
         ),
-        "the gradients exchanged": Wrong(
+        "the gradients exchanged": Mistake(
             function(of_step="(gradient * of_z).sum()", of_z="(gradient * of_step).sum()"),
             "∂L/∂δ for δ = 0.5",
             "`backward` has to answer in the order of the arguments of `forward`. Which gradient stands in the place "
             "of `step`?",
         ),
-        "remembers the last call only": Wrong(
+        "remembers the last call only": Mistake(
             function(saved="x", loaded="x, step, z = LAST[0]").replace(
                 "ctx.bits = bits", "ctx.bits, LAST[0] = bits, (x, step, z)"
             )
@@ -673,7 +673,7 @@ BACKWARD = Answers(
             "Call the function twice, then `backward` on the first result. Whose numbers are in the list outside of "
             "it by then?",
         ),
-        "saturated by the latent zero point": Wrong(
+        "saturated by the latent zero point": Mistake(
             function().replace(
                 "z = zero_point.round()\n        ctx.save_for_backward(x, step, z)",
                 "z = zero_point.round()\n        ctx.save_for_backward(x, step, zero_point)",
@@ -681,7 +681,7 @@ BACKWARD = Answers(
             "∂L/∂x (∂L/∂Q times ∂Q/∂x)",
             "Which zero point made Q, and which one decides in your `backward` what is saturated?",
         ),
-        "PyTorch's own": Wrong(
+        "PyTorch's own": Mistake(
             """
 def quantize(x, step, zero_point, bits):
     one = torch.ones(1)
@@ -735,72 +735,72 @@ TRAINING = Answers(
         ),
     },
     wrong={
-        "nothing is trained": Wrong(
+        "nothing is trained": Mistake(
             "\ndef train(inputs, targets, weight, step, zero_point, bits):\n    return weight, step, zero_point\n",
             "the weight has not moved",
             "What comes in goes out. Which line of yours would compute the loss, and which would make it smaller?",
         ),
-        "the weight alone": Wrong(
+        "the weight alone": Mistake(
             loop(learned="[w]"),
             "the step has not moved",
             "Print the step before and after. Which tensors does your optimizer know?",
         ),
-        "the zero point left out": Wrong(
+        "the zero point left out": Mistake(
             loop(learned="[w, s]"),
             "the zero point has not moved",
             "Two of the four levels serve a few negative weights. Which number would have to move to change that, and "
             "does your optimizer know it?",
         ),
-        "the weight left out": Wrong(
+        "the weight left out": Mistake(
             loop(learned="[s, z]"),
             "the weight has not moved",
             "Only the grid is learned. Which tensor could move so that errors of different weights make up for each "
             "other?",
         ),
-        "uphill": Wrong(
+        "uphill": Mistake(
             loop(sign="-", keep="True"),
             "is left on average",
             "Print the loss after every step. Does the optimizer make smaller what you want smaller?",
         ),
-        "three steps": Wrong(
+        "three steps": Mistake(
             loop(steps="3"), "is left on average", "Plot the losses. Have they stopped falling when your loop ends?"
         ),
-        "a rate that is far too high": Wrong(
+        "a rate that is far too high": Mistake(
             loop(optimizer="torch.optim.Adam({learned}, lr=3.0)", keep="True"),
             "is left on average",
             "One step of Adam moves a weight by about the learning rate. How large are the weights?",
         ),
-        "the floating-point answer as weight": Wrong(
+        "the floating-point answer as weight": Mistake(
             loop(answer="torch.linalg.lstsq(inputs, targets).solution + 1e-9, best[1] * 2, best[2]"),
             "is left on average",
             "This weight is the best one without a grid. What is its loss after `quantize`?",
         ),
-        "trains what it was given": Wrong(
+        "trains what it was given": Mistake(
             loop(start="[v.requires_grad_() for v in (weight, step, zero_point)]"),
             "it changed its arguments",
             "The optimizer writes into the tensors that it is handed. Whose tensors are these?",
         ),
-        "the zero point beyond the codes": Wrong(
+        "the zero point beyond the codes": Mistake(
             loop(answer="best[0], best[1], best[2] - 4"),
             "0 has to stay a level: the zero point lies from 0 to 3",
             "Print the zero point that you return. Is there a code for the number 0?",
         ),
-        "a negative step": Wrong(
+        "a negative step": Mistake(
             loop(answer="best[0], -best[1], best[2]"),
             "a step is positive",
             "With your step, which code stands for the largest number? After which line is it no longer positive?",
         ),
-        "the loss instead of a step": Wrong(
+        "the loss instead of a step": Mistake(
             loop(answer="best[0], least, best[2]"),
             "the step: expected a tensor",
             "Print the three things that you return, with their types. The second one is no tensor: what is it?",
         ),
-        "two of the three": Wrong(
+        "two of the three": Mistake(
             loop(answer="best[:2]"),
             "expected the weight, the step and the zero point",
             "Three trained tensors are asked for. Which of them would be missing for the test to compute Q?",
         ),
-        "with the library": Wrong(
+        "with the library": Mistake(
             loop().replace("quantize(w, s, z, bits)", "ttq.LSQ(bits).with_step(s)(w)"),
             "write it yourself: LSQ was called",
             "`LSQ` knows a step, but no zero point. Which function of yours learns both?",
