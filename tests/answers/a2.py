@@ -280,7 +280,7 @@ def best_start(x, bits):
     return step, -low / step
 """,
             "the zero point is a code, a whole number from 0 to 3, got",
-            "What does the grid give back for x = 0 when the zero point is 1.4?",
+            "Codes are whole numbers. Which code would x = 0 get with the zero point 1.4?",
         ),
         "zero points beyond the codes": Mistake(
             search(zero_points="range(-9, 25)"),
