@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wrong:
-    """A wrong answer, a part of the message with which it has to be refused, and what to tell who wrote it.
-
-    Where `tell` is empty, the page of mistakes takes its advice from the message.
-    """
+    """A wrong answer, and a part of the message with which it has to be refused."""
 
     source: str
     says: str
-    tell: str = ""
+
+
+@dataclass(frozen=True)
+class Mistake(Wrong):
+    """A wrong answer to a question of an assignment, and what an instructor tells the student who gives it."""
+
+    tell: str
 
 
 @dataclass(frozen=True)

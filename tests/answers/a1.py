@@ -1,6 +1,6 @@
 """Assignment 1: answers about the arithmetic of trains."""
 
-from tests.answers import Answers, Wrong
+from tests.answers import Answers, Mistake
 
 # What a sweep needs that a wrong answer about something else takes from here.
 SWEEP = """
@@ -36,7 +36,7 @@ def multiply(a, b):
 """,
     },
     wrong={
-        "cores entry by entry": Wrong(
+        "cores entry by entry": Mistake(
             """
 def multiply(a, b):
     return [x * y for x, y in zip(a, b)]
@@ -45,7 +45,7 @@ def multiply(a, b):
             "An entry is a product of matrices. Which product of two matrices turns (A₁A₂)(B₁B₂) into one "
             "product of two factors?",
         ),
-        "the sum instead": Wrong(
+        "the sum instead": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -61,7 +61,7 @@ def multiply(a, b):
             "the values are off",
             "Blocks side by side do not meet: that adds. For a product every row of `a` meets every row of `b`.",
         ),
-        "left and right bonds paired in different orders": Wrong(
+        "left and right bonds paired in different orders": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -74,7 +74,7 @@ def multiply(a, b):
             "Both bonds have to pair the two trains in one order: if a's index comes first on the left, then "
             "also on the right.",
         ),
-        "modes multiplied too": Wrong(
+        "modes multiplied too": Mistake(
             """
 def multiply(a, b):
     return [torch.kron(x, y) for x, y in zip(a, b)]
@@ -83,7 +83,7 @@ def multiply(a, b):
             "`kron` of the cores also pairs every i with every j. Only places with the same index are wanted: "
             "one `kron` for each i.",
         ),
-        "the library's TT-SVD": Wrong(
+        "the library's TT-SVD": Mistake(
             """
 from ttqlib import tt_svd, tt_to_tensor
 
@@ -92,8 +92,10 @@ def multiply(a, b):
     return tt_svd(tt_to_tensor(a) * tt_to_tensor(b), 6)
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_to_tensor` leaves the train, and `tt_svd` has to find the way back. What can be done with core k of "
+            "`a` and core k of `b` alone?",
         ),
-        "TensorLy": Wrong(
+        "TensorLy": Mistake(
             """
 import tensorly
 from tensorly.decomposition import tensor_train
@@ -106,8 +108,10 @@ def multiply(a, b):
     return list(tensor_train(product, 6))
 """,
             "write it yourself: tensorly's tt_to_tensor was called",
+            "Another library's functions are not your own work, either. Which small matrices does the formula "
+            "multiply for each index i?",
         ),
-        "the tensor, multiplied out": Wrong(
+        "the tensor, multiplied out": Mistake(
             FULL
             + """
 
@@ -121,8 +125,9 @@ def multiply(a, b):
     return [*cores, rest[..., None]]
 """,
             "more memory than there is",
+            "How many entries has a tensor of 40 modes of size 3? The formula never needs more than two cores at once.",
         ),
-        "changes its argument": Wrong(
+        "changes its argument": Mistake(
             """
 def multiply(a, b):
     for k, (x, y) in enumerate(zip(a, b)):
@@ -130,8 +135,9 @@ def multiply(a, b):
     return a
 """,
             "must stay as it was",
+            "`a[k] = …` writes into the caller's list. Where else could the new cores be collected?",
         ),
-        "always float32": Wrong(
+        "always float32": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -141,8 +147,9 @@ def multiply(a, b):
     return cores
 """,
             "expected cores in torch.float64, as it was given, got torch.float32",
+            "`float()` makes float32 of float64. Which dtype had the cores that came in?",
         ),
-        "only the case that is seen": Wrong(
+        "only the case that is seen": Mistake(
             """
 def multiply(a, b):
     n = torch.arange(3.0, dtype=torch.float64)
@@ -152,7 +159,7 @@ def multiply(a, b):
             "expected cores (r, n, r') that fit together",
             "Try a train of your own, with other modes, and multiply both out.",
         ),
-        "keeps the first answer": Wrong(
+        "keeps the first answer": Mistake(
             """
 known = []
 
@@ -166,7 +173,7 @@ def multiply(a, b):
             "expected cores (r, n, r') that fit together",
             "A list outside of the function lives on. What does the second call find in it?",
         ),
-        "ranks padded with zeros": Wrong(
+        "ranks padded with zeros": Mistake(
             """
 def multiply(a, b):
     cores = []
@@ -201,7 +208,7 @@ def inner(a, b):
 """,
     },
     wrong={
-        "the product train": Wrong(
+        "the product train": Mistake(
             """
 def inner(a, b):
     row = a[0].new_ones(1, 1)
@@ -213,7 +220,7 @@ def inner(a, b):
             "more memory than there is",
             "It is right for small ranks. How many numbers has one core of the product of two trains of rank 200?",
         ),
-        "multiplied out": Wrong(
+        "multiplied out": Mistake(
             FULL
             + """
 
@@ -221,15 +228,18 @@ def inner(a, b):
     return (full(a) * full(b)).sum()
 """,
             "more memory than there is",
+            "Right, but every entry of both tensors is held at once. What can be summed as soon as the first two "
+            "cores have met?",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def inner(a, b):
     return (ttq.tt_to_tensor(a) * ttq.tt_to_tensor(b)).sum()
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_to_tensor` builds all entries only to add them up. What does the formula carry along instead?",
         ),
-        "TensorLy": Wrong(
+        "TensorLy": Mistake(
             """
 from tensorly import tenalg, tt_to_tensor
 
@@ -238,8 +248,10 @@ def inner(a, b):
     return tenalg.inner(tt_to_tensor(a), tt_to_tensor(b))
 """,
             "write it yourself: tensorly's",
+            "TensorLy's `inner` gets two whole tensors here. Write down the shape of C before and after one step "
+            "instead.",
         ),
-        "the product of the sums": Wrong(
+        "the product of the sums": Mistake(
             """
 def inner(a, b):
     def total(cores):
@@ -253,7 +265,7 @@ def inner(a, b):
             "the values are off",
             "Do it for two vectors of length 2. Is (a₁ + a₂)(b₁ + b₂) the same as a₁b₁ + a₂b₂?",
         ),
-        "each core by itself": Wrong(
+        "each core by itself": Mistake(
             """
 def inner(a, b):
     result = a[0].new_ones(())
@@ -264,7 +276,7 @@ def inner(a, b):
             "the values are off",
             "The bonds are summed over inside the product, not core by core. What has to be carried to the next core?",
         ),
-        "the root of it": Wrong(
+        "the root of it": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -275,7 +287,7 @@ def inner(a, b):
             "the values are off",
             "That would be a norm. The question asks for the sum itself.",
         ),
-        "a matrix of one number": Wrong(
+        "a matrix of one number": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -284,8 +296,9 @@ def inner(a, b):
     return carried
 """,
             "expected shape (), got (1, 1)",
+            "C ends as a 1 × 1 matrix. How many axes should the answer have?",
         ),
-        "the second train forgotten": Wrong(
+        "the second train forgotten": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -296,7 +309,7 @@ def inner(a, b):
             "the values are off",
             "`b` is never used. What would ⟨a, b⟩ be if b were zero?",
         ),
-        "sums up between calls": Wrong(
+        "sums up between calls": Mistake(
             """
 carried = torch.ones(1, 1, dtype=torch.float64)
 
@@ -308,8 +321,9 @@ def inner(a, b):
     return carried[0, 0]
 """,
             "called twice with the same arguments",
+            "`carried` lives outside of the function. What does it hold when the second call begins?",
         ),
-        "only the cases that are seen": Wrong(
+        "only the cases that are seen": Mistake(
             """
 def inner(a, b):
     return torch.tensor(48.0 if len(b[0][0, 0]) == 2 else 18.0, dtype=torch.float64)
@@ -317,7 +331,7 @@ def inner(a, b):
             "the values are off",
             "Try two trains of your own, multiplied out, against your function.",
         ),
-        "scales its argument": Wrong(
+        "scales its argument": Mistake(
             """
 def inner(a, b):
     carried = a[0].new_ones(1, 1)
@@ -327,6 +341,8 @@ def inner(a, b):
     return carried[0, 0]
 """,
             "must stay as it was",
+            "`x *= 2` doubles the caller's core, and halving your own result does not undo it. Print the core before "
+            "and after.",
         ),
     },
 )
@@ -361,7 +377,7 @@ def left_orthogonal(cores):
 """,
     },
     wrong={
-        "R is dropped": Wrong(
+        "R is dropped": Mistake(
             """
 def left_orthogonal(cores):
     result = []
@@ -373,7 +389,7 @@ def left_orthogonal(cores):
             "the last core, up to signs: the values are off",
             "Q alone is another tensor. Where must R go so that the product stays?",
         ),
-        "the last core too": Wrong(
+        "the last core too": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], torch.ones(1, 1, dtype=cores[0].dtype)
@@ -386,7 +402,7 @@ def left_orthogonal(cores):
             "the last core, up to signs: the values are off",
             "The norm has to stay somewhere: stop before the last core.",
         ),
-        "to the other side": Wrong(
+        "to the other side": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -399,7 +415,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "This makes rows orthonormal, from the right. It is as useful, but the question asks for the left.",
         ),
-        "columns of length one": Wrong(
+        "columns of length one": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -412,7 +428,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "Length one is half of it: are two columns also orthogonal to each other?",
         ),
-        "cores of norm one": Wrong(
+        "cores of norm one": Mistake(
             """
 def left_orthogonal(cores):
     result, scale = [], 1.0
@@ -424,7 +440,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "A core of norm one is no orthonormal matrix. Compute QᵀQ.",
         ),
-        "rows instead of columns": Wrong(
+        "rows instead of columns": Mistake(
             """
 def left_orthogonal(cores):
     cores = list(cores)
@@ -437,7 +453,7 @@ def left_orthogonal(cores):
             "needs orthonormal columns",
             "Which two axes belong to the rows? Those on the left: (r n, r'), not (r, n r').",
         ),
-        "a complete QR": Wrong(
+        "a complete QR": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], cores[0]
@@ -450,21 +466,24 @@ def left_orthogonal(cores):
             "no rank may grow",
             "A complete Q has columns that R multiplies by zero. Nobody needs them, and the rank grows.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def left_orthogonal(cores):
     return ttq.canonical_form(cores, len(cores) - 1)
 """,
             "write it yourself: canonical_form was called",
+            "`canonical_form` is the whole sweep. Take its first step by hand: what becomes of Q, and what of R?",
         ),
-        "TT-SVD of the tensor": Wrong(
+        "TT-SVD of the tensor": Mistake(
             """
 def left_orthogonal(cores):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), [len(core) for core in cores] + [1])
 """,
             "write it yourself: tt_to_tensor was called",
+            "This multiplies the train out and cuts it anew. Which decomposition of the first core alone gives "
+            "orthonormal columns?",
         ),
-        "changes its argument": Wrong(
+        "changes its argument": Mistake(
             """
 def left_orthogonal(cores):
     for k in range(len(cores) - 1):
@@ -474,8 +493,9 @@ def left_orthogonal(cores):
     return cores
 """,
             "must stay as it was",
+            "`cores[k] = …` writes into the list that you were given. What does the caller hold after your sweep?",
         ),
-        "R from the wrong side": Wrong(
+        "R from the wrong side": Mistake(
             """
 def left_orthogonal(cores):
     result, rest = [], cores[0]
@@ -488,7 +508,7 @@ def left_orthogonal(cores):
             "for a",
             "A = QR, so R stands on the left of the next core: its second axis meets the first of that core.",
         ),
-        "only the first core": Wrong(
+        "only the first core": Mistake(
             """
 def left_orthogonal(cores):
     q, r = torch.linalg.qr(cores[0].flatten(0, 1))
@@ -518,7 +538,7 @@ def norm(cores):
 """,
     },
     wrong={
-        "the root of the inner product": Wrong(
+        "the root of the inner product": Mistake(
             """
 def norm(cores):
     return inner(cores, cores).abs().sqrt()
@@ -526,7 +546,7 @@ def norm(cores):
             "keeps half of the digits",
             "Right on paper. Print ⟨T,T⟩ for a difference of about 10⁻¹⁰: how many of its digits are true?",
         ),
-        "the inner product": Wrong(
+        "the inner product": Mistake(
             """
 def norm(cores):
     return inner(cores, cores)
@@ -534,7 +554,7 @@ def norm(cores):
             "expected 5 √5",
             "Its root is missing; and mind the digits that the root of an inner product loses.",
         ),
-        "the product of the cores' norms": Wrong(
+        "the product of the cores' norms": Mistake(
             """
 def norm(cores):
     result = cores[0].norm()
@@ -545,7 +565,7 @@ def norm(cores):
             "train expected",
             "That is an upper bound. When is it the norm? Look at what `left_orthogonal` gives.",
         ),
-        "the last core as it came": Wrong(
+        "the last core as it came": Mistake(
             """
 def norm(cores):
     return cores[-1].norm()
@@ -553,7 +573,7 @@ def norm(cores):
             "expected 5 √5",
             "Only after the sweep are the others orthonormal.",
         ),
-        "the first core after the sweep": Wrong(
+        "the first core after the sweep": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[0].norm()
@@ -561,7 +581,7 @@ def norm(cores):
             "expected 5 √5",
             "The first one is orthonormal now: its norm is the root of its rank. Where did R go in the end?",
         ),
-        "the largest singular value": Wrong(
+        "the largest singular value": Mistake(
             """
 def norm(cores):
     last = left_orthogonal(cores)[-1]
@@ -570,7 +590,7 @@ def norm(cores):
             "train expected",
             "That is another norm, of a matrix. Here all squared entries are added.",
         ),
-        "the sum of absolute values": Wrong(
+        "the sum of absolute values": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[-1].abs().sum()
@@ -578,14 +598,15 @@ def norm(cores):
             "expected 5 √5",
             "Squares, then the root: 3 and 4 give 5, not 7.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def norm(cores):
     return ttq.tt_to_tensor(cores).norm()
 """,
             "write it yourself: tt_to_tensor was called",
+            "A train exists so that its tensor need not be built. In which core is the norm after question 3?",
         ),
-        "in float32": Wrong(
+        "in float32": Mistake(
             """
 def norm(cores):
     return left_orthogonal([core.float() for core in cores])[-1].norm()
@@ -593,12 +614,13 @@ def norm(cores):
             "expected",
             "Half of the digits are gone at once. Keep the dtype.",
         ),
-        "one number in a matrix": Wrong(
+        "one number in a matrix": Mistake(
             """
 def norm(cores):
     return left_orthogonal(cores)[-1].norm().reshape(1, 1)
 """,
             "expected one number",
+            "The number is right, but it sits in a 1 × 1 matrix. What does your last call do to it?",
         ),
     },
 )
@@ -633,7 +655,7 @@ def tt_round(cores, rank):
 """,
     },
     wrong={
-        "cores cut with scissors": Wrong(
+        "cores cut with scissors": Mistake(
             """
 def tt_round(cores, rank):
     inner = range(len(cores))
@@ -642,7 +664,7 @@ def tt_round(cores, rank):
             "the error is",
             "The first r directions of a bond are not the largest ones. What brings the largest to the front?",
         ),
-        "no first sweep": Wrong(
+        "no first sweep": Mistake(
             """
 def tt_round(cores, rank):
     cores = list(cores)
@@ -657,7 +679,7 @@ def tt_round(cores, rank):
             "The singular values of one core say nothing while its neighbours are not orthonormal. Which sweep "
             "makes them so?",
         ),
-        "both sweeps in one direction": Wrong(
+        "both sweeps in one direction": Mistake(
             SWEEP
             + """
 
@@ -672,7 +694,7 @@ def tt_round(cores, rank):
             "the error is",
             "After the sweep to the right, the centre is at the right end. The SVDs have to begin there.",
         ),
-        "the smallest are kept": Wrong(
+        "the smallest are kept": Mistake(
             SWEEP
             + """
 
@@ -687,7 +709,7 @@ def tt_round(cores, rank):
             "diagonal, rank 1: the values are off",
             "`svd` sorts falling: the largest stand in front.",
         ),
-        "singular values forgotten": Wrong(
+        "singular values forgotten": Mistake(
             SWEEP
             + """
 
@@ -703,14 +725,15 @@ def tt_round(cores, rank):
             "diagonal, rank 1: the values are off",
             "U V without Σ is another matrix. Where does Σ go?",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def tt_round(cores, rank):
     return ttq.tt_svd(ttq.tt_to_tensor(cores), rank)
 """,
             "write it yourself: tt_to_tensor was called",
+            "`tt_svd` needs the whole tensor. Which matrix does step 2 of the question decompose, and how large is it?",
         ),
-        "imported before": Wrong(
+        "imported before": Mistake(
             """
 from ttqlib.tensors.gauge import canonical_form as sweep
 
@@ -725,8 +748,10 @@ def tt_round(cores, rank):
     return cores
 """,
             "write it yourself: canonical_form was called",
+            "A function of the library stays one under another name. Which question have you answered with the same "
+            "sweep?",
         ),
-        "the library, and the error caught": Wrong(
+        "the library, and the error caught": Mistake(
             """
 def tt_round(cores, rank):
     for _ in range(2):
@@ -736,8 +761,10 @@ def tt_round(cores, rank):
             pass
 """,
             "write it yourself",
+            "The call is seen even where its error is caught. Which of the two steps do you have a function for "
+            "already?",
         ),
-        "multiplied out": Wrong(
+        "multiplied out": Mistake(
             FULL
             + """
 
@@ -751,8 +778,10 @@ def tt_round(cores, rank):
     return [*result, rest[..., None]]
 """,
             "more memory than there is",
+            "It is right while the tensor fits into memory. How many numbers does your first SVD get for 40 modes of "
+            "size 3?",
         ),
-        "one bond is left as it was": Wrong(
+        "one bond is left as it was": Mistake(
             SWEEP
             + """
 
@@ -768,7 +797,7 @@ def tt_round(cores, rank):
             "the values are off",
             "Count the bonds of a train of three cores, and the steps of your loop.",
         ),
-        "divides by the norm": Wrong(
+        "divides by the norm": Mistake(
             SWEEP
             + """
 
@@ -786,7 +815,7 @@ def tt_round(cores, rank):
             "raised _LinAlgError",
             "What is the norm of a train of zeros?",
         ),
-        "keeps the norm of the tensor": Wrong(
+        "keeps the norm of the tensor": Mistake(
             SWEEP
             + """
 
@@ -805,7 +834,7 @@ def tt_round(cores, rank):
             "The nearest tensor of low rank is shorter than the one it is near to: what was cut is orthogonal to "
             "what stays.",
         ),
-        "padded to the rank": Wrong(
+        "padded to the rank": Mistake(
             SWEEP
             + """
 
@@ -824,7 +853,7 @@ def tt_round(cores, rank):
             "no rank may grow",
             "At most this rank: where there are fewer singular values, fewer are kept.",
         ),
-        "two cores at least": Wrong(
+        "two cores at least": Mistake(
             SWEEP
             + """
 
@@ -882,59 +911,64 @@ def error_bounds(cores, rank):
         "in plain numbers": bounds(result="(float(max(lost)), float(sum(one**2 for one in lost)) ** 0.5)"),
     },
     wrong={
-        "errors added": Wrong(
+        "errors added": Mistake(
             bounds(result="lost.max(), lost.sum()"),
             "expected the most error to be",
             "The errors of the cuts are orthogonal to each other, so their squares add.",
         ),
-        "no root": Wrong(
+        "no root": Mistake(
             bounds(result="lost.max(), lost.square().sum()"),
             "expected the most error to be 2,",
             "The bound is a norm: the root of the sum of squares.",
         ),
-        "the smallest cut": Wrong(
+        "the smallest cut": Mistake(
             bounds(result="lost.min(), lost.norm()"),
             "expected the least error to be",
             "Every cut alone has to be paid, so also the dearest one: the largest.",
         ),
-        "the other way round": Wrong(
+        "the other way round": Mistake(
             bounds(result="lost.norm(), lost.max()"),
             "expected the least error to be",
             "(least, most), as the names say.",
         ),
-        "only the largest that is lost": Wrong(
+        "only the largest that is lost": Mistake(
             bounds(lost="s[rank] if rank < len(s) else 0 * s[0]"),
             "expected the least error to be",
             "All singular values that are cut off count, not the first of them.",
         ),
-        "what is kept": Wrong(
+        "what is kept": Mistake(
             bounds(lost="s[:rank].norm()"),
             "expected the least error to be 2,",
             "`s[:rank]` stays; the error is what goes.",
         ),
-        "one singular value too many": Wrong(
+        "one singular value too many": Mistake(
             bounds(lost="s[rank - 1 :].norm()"),
             "expected the least error to be 2,",
             "`s[rank:]` begins with the first that is lost; indices begin at 0.",
         ),
-        "spectra of the train that was cut": Wrong(bounds(cut="[:, :rank]"), "raised"),
-        "spectra after cutting": Wrong(
+        "spectra of the train that was cut": Mistake(
+            bounds(cut="[:, :rank]"),
+            "raised",
+            "How many axes has `s`, and how many does `s[:, :rank]` ask for? And is the next spectrum to be that of a "
+            "train that is cut already?",
+        ),
+        "spectra after cutting": Mistake(
             bounds().replace("(u * s)", "(u[:, :rank] * s[:rank])"),
             "expected the",
             "The bounds are about the tensor as it was given. Do you cut before you look at the next bond?",
         ),
-        "relative to the norm": Wrong(
+        "relative to the norm": Mistake(
             bounds(result="lost.max() / cores[0].norm(), lost.norm() / cores[0].norm()"),
             "expected the least error to be 2,",
             "The question asks for the error itself; dividing is up to the caller.",
         ),
-        "no sweep before": Wrong(
+        "no sweep before": Mistake(
             bounds().replace("swept(cores), []", "list(cores), []"),
             "expected the least error to be",
             "While the other cores are not orthonormal, the singular values of one core are not those of the "
             "unfolding.",
         ),
-        "the measured error": Wrong(
+        "the measured error": Mistake(
             """
 def error_bounds(cores, rank):
     gone = inner(cores, cores) - inner(tt_round(cores, rank), tt_round(cores, rank))
@@ -943,7 +977,7 @@ def error_bounds(cores, rank):
             "expected the",
             "One measured error is no bound, and a difference of two squares loses digits.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def error_bounds(cores, rank):
     tensor = ttq.tt_to_tensor(cores)
@@ -951,8 +985,9 @@ def error_bounds(cores, rank):
     return lost.max(), lost.norm()
 """,
             "write it yourself: tt_to_tensor was called",
+            "`singular_values` takes the whole tensor. In which matrices of question 5 did you meet the same spectra?",
         ),
-        "one number": Wrong(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
+        "one number": Mistake(bounds(result="lost.norm()"), "expected two numbers", "A pair: (least, most)."),
     },
 )
 

@@ -1,6 +1,6 @@
 """Assignment 4: answers about a student of fewer layers."""
 
-from tests.answers import Answers, Wrong
+from tests.answers import Answers, Mistake
 
 LAYER_MAP = Answers(
     right={
@@ -24,7 +24,7 @@ def layer_map(places, height):
 """,
     },
     wrong={
-        "places taken for hidden states": Wrong(
+        "places taken for hidden states": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -34,7 +34,7 @@ def layer_map(places, height):
             "expected {0: 0, 1: 2, 2: 4}, got {0: 0, 1: 1, 2: 3}",
             "How many hidden states has a model of four layers? What is the first of them?",
         ),
-        "no embeddings": Wrong(
+        "no embeddings": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -44,7 +44,7 @@ def layer_map(places, height):
             "expected {0: 0, 1: 2, 2: 4}, got {1: 2, 2: 4}",
             "What comes before the first layer, and has a hidden state too?",
         ),
-        "the student counted from 0": Wrong(
+        "the student counted from 0": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -54,7 +54,7 @@ def layer_map(places, height):
             "expected {0: 0, 1: 2, 2: 4}, got {0: 2, 1: 4}",
             "Which hidden state of the student is number 0?",
         ),
-        "the even map of chapter 8": Wrong(
+        "the even map of chapter 8": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -65,7 +65,7 @@ def layer_map(places, height):
             "layers expected {0: 0, 1: ",
             "Try places [0, 3]. A map follows from what was copied, not from counts.",
         ),
-        "from the teacher to the student": Wrong(
+        "from the teacher to the student": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -75,7 +75,7 @@ def layer_map(places, height):
             "got {0: 0, 2: 1, 4: 2}",
             "The training asks for a layer of the student: by which key does it look?",
         ),
-        "a list": Wrong(
+        "a list": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -83,8 +83,10 @@ def layer_map(places, height):
     return [0, *(place + 1 for place in places)]
 """,
             "got [0, 2, 4]",
+            "The teacher's numbers are right. A map holds pairs: to which number of the student does each of them "
+            "belong?",
         ),
-        "nothing is refused": Wrong(
+        "nothing is refused": Mistake(
             """
 def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
@@ -92,7 +94,7 @@ def layer_map(places, height):
             "expected a ValueError, for layers must keep their order",
             "What would your map mean for places [3, 1]? Would anybody notice?",
         ),
-        "sorted without a word": Wrong(
+        "sorted without a word": Mistake(
             """
 def layer_map(places, height):
     places = sorted(places)
@@ -103,7 +105,7 @@ def layer_map(places, height):
             "expected a ValueError, for layers must keep their order",
             "Whoever typed [3, 1] meant something. Do not guess what: refuse.",
         ),
-        "an assertion": Wrong(
+        "an assertion": Mistake(
             """
 def layer_map(places, height):
     assert places and places[0] >= 0 and places[-1] < height
@@ -113,7 +115,7 @@ def layer_map(places, height):
             "expected a ValueError, got AssertionError",
             "`python -O` leaves assertions out. Bad input deserves a ValueError that says what is wrong with it.",
         ),
-        "a place may come twice": Wrong(
+        "a place may come twice": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(places) or places[0] < 0 or places[-1] >= height:
@@ -121,8 +123,9 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "no layer can be copied twice",
+            "Try places [1, 1]. Is this list sorted, and do its places rise?",
         ),
-        "places counted from the end": Wrong(
+        "places counted from the end": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[-1] >= height:
@@ -132,7 +135,7 @@ def layer_map(places, height):
             "places are counted from 0",
             "What does `layers[-1]` give, and would you notice?",
         ),
-        "one place too many": Wrong(
+        "one place too many": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] > height:
@@ -142,7 +145,7 @@ def layer_map(places, height):
             "layers stands at place",
             "At which place stands the last of four layers?",
         ),
-        "a student without layers": Wrong(
+        "a student without layers": Mistake(
             """
 def layer_map(places, height):
     if list(places) != sorted(set(places)) or any(not 0 <= place < height for place in places):
@@ -150,8 +153,9 @@ def layer_map(places, height):
     return {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
 """,
             "a student needs a layer",
+            "Try an empty list of places. Which of your conditions finds fault with it?",
         ),
-        "a map that remembers": Wrong(
+        "a map that remembers": Mistake(
             """
 def layer_map(places, height, layers={0: 0}):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -162,7 +166,7 @@ def layer_map(places, height, layers={0: 0}):
             "layers expected {0: 0",
             "When is the default value of an argument made: at each call, or once?",
         ),
-        "floats": Wrong(
+        "floats": Mistake(
             """
 def layer_map(places, height):
     if not places or list(places) != sorted(set(places)) or places[0] < 0 or places[-1] >= height:
@@ -170,6 +174,7 @@ def layer_map(places, height):
     return {0: 0} | {layer: float(place + 1) for layer, place in enumerate(places, 1)}
 """,
             "got {0: 0, 1: 2.0",
+            "Use your map to look something up in a tuple of hidden states. Can it be asked for number 2.0?",
         ),
     },
 )
@@ -197,7 +202,7 @@ def shorter(teacher, places):
 """,
     },
     wrong={
-        "the teacher is cut": Wrong(
+        "the teacher is cut": Mistake(
             """
 def shorter(teacher, places):
     student = teacher
@@ -208,7 +213,7 @@ def shorter(teacher, places):
             "the teacher must stay as it was",
             "Two names, one model. What else calls the list that you changed its own?",
         ),
-        "a shallow copy": Wrong(
+        "a shallow copy": Mistake(
             """
 def shorter(teacher, places):
     student = copy.copy(teacher)
@@ -220,7 +225,7 @@ def shorter(teacher, places):
             "the teacher must stay as it was",
             "`copy.copy` makes a new outside with the old inside. Which `bert` has your student?",
         ),
-        "the config is forgotten": Wrong(
+        "the config is forgotten": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -230,7 +235,7 @@ def shorter(teacher, places):
             "student.config still says 3 layers",
             "What does `from_pretrained` build before it has any weights?",
         ),
-        "one config for both": Wrong(
+        "one config for both": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -242,7 +247,7 @@ def shorter(teacher, places):
             "the teacher must stay as it was",
             "Print `teacher.config.num_hidden_layers` after your function.",
         ),
-        "the first layers": Wrong(
+        "the first layers": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -253,7 +258,7 @@ def shorter(teacher, places):
             "is not what the teacher has in its place",
             "Which layers are these, and which were asked for?",
         ),
-        "layers that both have": Wrong(
+        "layers that both have": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -264,7 +269,7 @@ def shorter(teacher, places):
             "student and teacher share parameters",
             "Train the student one step. Does the teacher answer as before?",
         ),
-        "embeddings that both have": Wrong(
+        "embeddings that both have": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -276,7 +281,7 @@ def shorter(teacher, places):
             "student and teacher share parameters",
             "Train the student one step. Does the teacher answer as before?",
         ),
-        "only the layers are copied": Wrong(
+        "only the layers are copied": Mistake(
             """
 def shorter(teacher, places):
     config = copy.deepcopy(teacher.config)
@@ -289,7 +294,7 @@ def shorter(teacher, places):
             "embeddings.weight is not what the teacher has",
             "What did the layers learn to read? Compare the embeddings of both models.",
         ),
-        "a new head": Wrong(
+        "a new head": Mistake(
             """
 def shorter(teacher, places):
     config = copy.deepcopy(teacher.config)
@@ -303,7 +308,7 @@ def shorter(teacher, places):
             "classifier.weight is not what the teacher has",
             "The teacher's head knows what its last hidden states mean. What does yours know?",
         ),
-        "always float32": Wrong(
+        "always float32": Mistake(
             """
 def shorter(teacher, places):
     config = copy.deepcopy(teacher.config)
@@ -317,7 +322,7 @@ def shorter(teacher, places):
             "is not what the teacher has in its place",
             "In which dtype does a new model come, and in which was the teacher?",
         ),
-        "places counted from 1": Wrong(
+        "places counted from 1": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -328,7 +333,7 @@ def shorter(teacher, places):
             "is not what the teacher has in its place",
             "Places are those of the list. Which is its first?",
         ),
-        "a list of layers": Wrong(
+        "a list of layers": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -339,7 +344,7 @@ def shorter(teacher, places):
             "raised TypeError",
             "PyTorch finds parameters in modules only. Which kind of list is a module?",
         ),
-        "without its head": Wrong(
+        "without its head": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher).bert
@@ -348,8 +353,9 @@ def shorter(teacher, places):
     return student
 """,
             "expected a BertForSequenceClassification, got BertModel",
+            "Print the classes of teacher and student. What has the teacher above its `bert`?",
         ),
-        "weights of another layer's attention": Wrong(
+        "weights of another layer's attention": Mistake(
             """
 def shorter(teacher, places):
     student = copy.deepcopy(teacher)
@@ -360,6 +366,8 @@ def shorter(teacher, places):
     return student
 """,
             "is not what the teacher has in its place",
+            "Compare the first copied layer with the teacher's, tensor by tensor. From which layer does its attention "
+            "come?",
         ),
     },
 )
@@ -385,7 +393,7 @@ def hidden_loss(student, teacher, mask, layers):
 """,
     },
     wrong={
-        "padding counts": Wrong(
+        "padding counts": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -397,7 +405,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "Add a token of padding to the batch. May the loss change? Does yours?",
         ),
-        "a mask of whole numbers as an index": Wrong(
+        "a mask of whole numbers as an index": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask, 0.0
@@ -409,7 +417,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "Print the shape of `states[mask]`. Whose states are these?",
         ),
-        "padding is 0 but counted": Wrong(
+        "padding is 0 but counted": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -421,7 +429,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "By how many tokens do you divide, and how many are real?",
         ),
-        "a sum over tokens": Wrong(
+        "a sum over tokens": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -433,7 +441,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "Repeat the batch. May the loss change?",
         ),
-        "no cosine": Wrong(
+        "no cosine": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -443,8 +451,9 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Your loss of the visible case is 0.75, not 0.77. Which term of the formula is worth 0.02 there?",
         ),
-        "the map is not used": Wrong(
+        "the map is not used": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -456,7 +465,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "Which layer of the teacher does the student's second one imitate in your loop?",
         ),
-        "off by one below": Wrong(
+        "off by one below": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -468,7 +477,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "The map holds numbers of hidden states. Do you count hidden states here, or layers?",
         ),
-        "no embeddings": Wrong(
+        "no embeddings": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -482,7 +491,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "Is layer 0 in the map? Then it is in the loss.",
         ),
-        "a mean over layers": Wrong(
+        "a mean over layers": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -492,8 +501,10 @@ def hidden_loss(student, teacher, mask, layers):
     return total / len(layers)
 """,
             "the values are off by",
+            "In the visible case your loss is half of what is expected, and the map has two pairs. What does the "
+            "formula do with the layers?",
         ),
-        "a number": Wrong(
+        "a number": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -505,7 +516,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the loss has no gradient",
             "What does `backward` need, and what does `.item()` leave of it?",
         ),
-        "the student without its gradient": Wrong(
+        "the student without its gradient": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -517,7 +528,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the loss has no gradient",
             "Which of the two is to learn? Look for `detach`.",
         ),
-        "the gradient of the cosine only": Wrong(
+        "the gradient of the cosine only": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -529,7 +540,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the gradient is wrong",
             "The loss is right. Follow each part of it back to the student.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real = mask.bool()
@@ -537,8 +548,10 @@ def hidden_loss(student, teacher, mask, layers):
     return sum(ttq.hidden_mse(*pair) + ttq.hidden_cosine(*pair) for pair in pairs)
 """,
             "write it yourself: hidden_mse was called",
+            "`hidden_mse` and `hidden_cosine` are the two terms of the formula. Write each of them for the states of "
+            "one token.",
         ),
-        "one cosine for all tokens": Wrong(
+        "one cosine for all tokens": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -550,7 +563,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "How many cosines are there for a sentence of five tokens?",
         ),
-        "sentence by sentence": Wrong(
+        "sentence by sentence": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     total = 0.0
@@ -565,7 +578,7 @@ def hidden_loss(student, teacher, mask, layers):
             "the values are off by",
             "A mean of means: which tokens count more, those of short sentences or of long ones?",
         ),
-        "padding erased in place": Wrong(
+        "padding erased in place": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -578,7 +591,7 @@ def hidden_loss(student, teacher, mask, layers):
             "it changed its arguments",
             "Whoever calls you needs these states once more. Choose the real tokens, change none.",
         ),
-        "squares not divided by columns": Wrong(
+        "squares not divided by columns": Mistake(
             """
 def hidden_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -588,6 +601,8 @@ def hidden_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Write every column twice. The cosine stays as it is: what do your squares do, and what does the "
+            "formula's 1/d say?",
         ),
     },
 )
@@ -617,7 +632,7 @@ def attention_loss(student, teacher, mask, layers):
 """,
     },
     wrong={
-        "scores counted as hidden states": Wrong(
+        "scores counted as hidden states": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -632,7 +647,7 @@ def attention_loss(student, teacher, mask, layers):
             "raised IndexError",
             "Have embeddings attention? How long is the tuple, then?",
         ),
-        "the teacher's next layer": Wrong(
+        "the teacher's next layer": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -647,7 +662,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "At which place stands the attention that leads to hidden state 2?",
         ),
-        "the student's numbers for both": Wrong(
+        "the student's numbers for both": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -662,7 +677,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "Where does the map come in?",
         ),
-        "padded keys get attention": Wrong(
+        "padded keys get attention": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -676,7 +691,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "Print a row of the softmax for a short sentence. How much goes to padding?",
         ),
-        "padded queries count": Wrong(
+        "padded queries count": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -691,7 +706,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "Padding stands on two sides. Who asks, and who is asked?",
         ),
-        "the other way round": Wrong(
+        "the other way round": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -706,7 +721,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "Which of the two distributions weighs the logarithms? Chapter 8 writes KL(teacher ‖ student).",
         ),
-        "batchmean": Wrong(
+        "batchmean": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -720,7 +735,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "A mean over what? Count the rows of one sentence: queries times heads.",
         ),
-        "a mean over keys too": Wrong(
+        "a mean over keys too": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -735,7 +750,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "A row's divergence is a sum over its keys. What is averaged then?",
         ),
-        "minus infinity": Wrong(
+        "minus infinity": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -750,7 +765,7 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by up to nan",
             "What is 0 · (−∞ + ∞)?",
         ),
-        "scores taken for probabilities": Wrong(
+        "scores taken for probabilities": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -762,8 +777,9 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Scores are any real numbers, also negative ones. What do the entries of one row add up to in your p?",
         ),
-        "a sum over heads": Wrong(
+        "a sum over heads": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -778,14 +794,15 @@ def attention_loss(student, teacher, mask, layers):
             "the values are off by",
             "A teacher with twice as many heads: shall its attention count twice?",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     return sum(ttq.attention_kl(student[a - 1], teacher[b - 1], mask.bool()) for a, b in layers.items() if a)
 """,
             "write it yourself: attention_kl was called",
+            "`attention_kl` takes care of both traps for you. Begin with one query of one head: which keys may it see?",
         ),
-        "logarithms of probabilities": Wrong(
+        "logarithms of probabilities": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -800,7 +817,7 @@ def attention_loss(student, teacher, mask, layers):
             "the gradient is wrong, or not a number",
             "The loss is right. What is the derivative of the branch that `where` leaves out?",
         ),
-        "only the last layer": Wrong(
+        "only the last layer": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -813,8 +830,9 @@ def attention_loss(student, teacher, mask, layers):
     return rows.mean(1)[real].mean()
 """,
             "the values are off by",
+            "Print what you add up and what you return. How many layers are in each of them?",
         ),
-        "an additive mask for the student only": Wrong(
+        "an additive mask for the student only": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -827,8 +845,9 @@ def attention_loss(student, teacher, mask, layers):
     return total
 """,
             "the values are off by",
+            "Print a row of both softmaxes for a short sentence. Whose attention still goes to padding?",
         ),
-        "a number": Wrong(
+        "a number": Mistake(
             """
 def attention_loss(student, teacher, mask, layers):
     real, total = mask.bool(), 0.0
@@ -841,6 +860,7 @@ def attention_loss(student, teacher, mask, layers):
     return float(total)
 """,
             "the loss has no gradient",
+            "`float(…)` keeps the value of the loss. What does it keep of the way back to the student?",
         ),
     },
 )
@@ -886,7 +906,7 @@ def stage(student, teacher, batches, loss, rate):
 """,
     },
     wrong={
-        "gradients add up": Wrong(
+        "gradients add up": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -905,7 +925,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses",
             "Which gradients does the second step use?",
         ),
-        "no step": Wrong(
+        "no step": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -924,7 +944,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses",
             "Compare a weight before and after. What moves it?",
         ),
-        "a teacher with dropout": Wrong(
+        "a teacher with dropout": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -943,7 +963,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses: the values are off by",
             "Ask the teacher the same thing twice. Does it say the same?",
         ),
-        "a teacher with gradients": Wrong(
+        "a teacher with gradients": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -962,7 +982,7 @@ def stage(student, teacher, batches, loss, rate):
             "the teacher was observed with gradients",
             "The teacher learns nothing. What are its gradients for?",
         ),
-        "attention is not recorded": Wrong(
+        "attention is not recorded": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -982,7 +1002,7 @@ def stage(student, teacher, batches, loss, rate):
             "the observations hold no attention",
             "In which block did you call `observe`?",
         ),
-        "the teacher first": Wrong(
+        "the teacher first": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1002,7 +1022,7 @@ def stage(student, teacher, batches, loss, rate):
             "the student's observation first",
             "Which of the two does `loss` call `seen`?",
         ),
-        "tensors that hold their graphs": Wrong(
+        "tensors that hold their graphs": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1022,7 +1042,7 @@ def stage(student, teacher, batches, loss, rate):
             "of type Tensor",
             "What does a loss tensor keep alive? After a thousand batches?",
         ),
-        "another optimizer": Wrong(
+        "another optimizer": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.SGD(student.parameters(), lr=rate), []
@@ -1040,8 +1060,10 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "The first loss agrees, the second does not. Which rule makes the step, and which one does the question "
+            "name?",
         ),
-        "weights decay": Wrong(
+        "weights decay": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=0.5), []
@@ -1059,8 +1081,9 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Take one step with gradients of zero. Which of your settings moves the weights all the same?",
         ),
-        "a new optimizer for every step": Wrong(
+        "a new optimizer for every step": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1081,7 +1104,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses",
             "Adam remembers earlier gradients. Where does it keep them?",
         ),
-        "losses after the step": Wrong(
+        "losses after the step": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1102,7 +1125,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses: the values are off by",
             "Which loss has the gradient that made the step?",
         ),
-        "the mean loss only": Wrong(
+        "the mean loss only": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1120,8 +1143,9 @@ def stage(student, teacher, batches, loss, rate):
     return sum(losses) / len(losses)
 """,
             "expected a list of",
+            "Ten batches give ten losses. How many numbers does the caller get from you?",
         ),
-        "uphill": Wrong(
+        "uphill": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1139,8 +1163,9 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "Print the losses. Of what do you call `backward`, and which direction does Adam go in?",
         ),
-        "batches from the end": Wrong(
+        "batches from the end": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1160,7 +1185,7 @@ def stage(student, teacher, batches, loss, rate):
             "the losses: the values are off by",
             "In turn: the first batch first.",
         ),
-        "the library": Wrong(
+        "the library": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     from transformers import TrainingArguments
@@ -1168,8 +1193,9 @@ def stage(student, teacher, batches, loss, rate):
     ttq.DistillTrainer(student, TrainingArguments("."), teacher=teacher, stages=ttq.AllLayers(len(batches)))
 """,
             "write it yourself: DistillTrainer was called",
+            "`DistillTrainer` runs the loop. What has to happen, and in which order, for one batch?",
         ),
-        "the head stays as it was": Wrong(
+        "the head stays as it was": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.bert.embeddings.parameters(), lr=rate), []
@@ -1187,8 +1213,9 @@ def stage(student, teacher, batches, loss, rate):
     return losses
 """,
             "the losses",
+            "List the parameters that have moved after one step. Which ones did you hand to the optimizer?",
         ),
-        "every batch twice": Wrong(
+        "every batch twice": Mistake(
             """
 def stage(student, teacher, batches, loss, rate):
     optimizer, losses = torch.optim.Adam(student.parameters(), lr=rate), []
@@ -1206,6 +1233,7 @@ def stage(student, teacher, batches, loss, rate):
     return losses + losses
 """,
             "expected a list of",
+            "Compare the length of your list with the number of batches. What does `+` do with two lists?",
         ),
     },
 )
@@ -1260,7 +1288,7 @@ def distilled(teacher, batches):
 """,
     },
     wrong={
-        "copies without training": Wrong(
+        "copies without training": Mistake(
             """
 def distilled(teacher, batches):
     return shorter(teacher, [0, 3])
@@ -1268,7 +1296,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "What goes into the second copy, and what did the original get there?",
         ),
-        "a map that is off by one": Wrong(
+        "a map that is off by one": Mistake(
             """
 def distilled(teacher, batches):
     places = [1, 3]
@@ -1285,7 +1313,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "What does the teacher's head see, and what does yours see now?",
         ),
-        "random layers": Wrong(
+        "random layers": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1302,7 +1330,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "64 batches do not make a BERT. What did the copies know already?",
         ),
-        "the teacher itself": Wrong(
+        "the teacher itself": Mistake(
             """
 def distilled(teacher, batches):
     return teacher
@@ -1310,7 +1338,7 @@ def distilled(teacher, batches):
             "expected an IntentSlotModel of 2 layers, got IntentSlotModel of 4",
             "Count its layers.",
         ),
-        "nothing is returned": Wrong(
+        "nothing is returned": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1324,8 +1352,9 @@ def distilled(teacher, batches):
     stage(student, teacher, batches[:1], loss, 3e-3)
 """,
             "got NoneType",
+            "The student has been trained. What does a function give back that has no `return`?",
         ),
-        "one layer": Wrong(
+        "one layer": Mistake(
             """
 def distilled(teacher, batches):
     places = [3]
@@ -1340,8 +1369,9 @@ def distilled(teacher, batches):
     return student
 """,
             "got IntentSlotModel of 1",
+            "Count the places that you copy. How many layers was the student to have?",
         ),
-        "a head of random numbers": Wrong(
+        "a head of random numbers": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1359,7 +1389,7 @@ def distilled(teacher, batches):
             "it says the teacher's intent on",
             "The hidden states are near. Who turns them into an intent?",
         ),
-        "steps too small": Wrong(
+        "steps too small": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1376,7 +1406,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "Print the first loss and the last.",
         ),
-        "steps too large": Wrong(
+        "steps too large": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1393,7 +1423,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "Print the losses. Chapter 8 has a section about runs that blow up.",
         ),
-        "the teacher is cut": Wrong(
+        "the teacher is cut": Mistake(
             """
 def distilled(teacher, batches):
     teacher.bert.encoder.layer = teacher.bert.encoder.layer[::3]
@@ -1403,7 +1433,7 @@ def distilled(teacher, batches):
             "the teacher must stay as it was",
             "Cut a copy. From whom shall the student learn?",
         ),
-        "only the words are matched": Wrong(
+        "only the words are matched": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1418,8 +1448,9 @@ def distilled(teacher, batches):
     return student
 """,
             "its last layer is off by",
+            "Your map has one pair, that of the embeddings. Which loss tells the last layer what to give?",
         ),
-        "the lower half": Wrong(
+        "the lower half": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 1]
@@ -1436,7 +1467,7 @@ def distilled(teacher, batches):
             "its last layer is off by",
             "To which hidden state does your map send the last layer, and which does the head need?",
         ),
-        "the losses instead of the student": Wrong(
+        "the losses instead of the student": Mistake(
             """
 def distilled(teacher, batches):
     places = [0, 3]
@@ -1451,6 +1482,7 @@ def distilled(teacher, batches):
     return [0.0]
 """,
             "got list",
+            "Losses have no layers and name no intent. Who was to be returned?",
         ),
     },
 )

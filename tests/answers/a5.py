@@ -1,6 +1,6 @@
 """Assignment 5: answers of the mini-project."""
 
-from tests.answers import Answers, Wrong
+from tests.answers import Answers, Mistake
 
 WEIGH = Answers(
     right={
@@ -24,7 +24,7 @@ def weigh(model, config):
 """,
     },
     wrong={
-        "the weights only": Wrong(
+        "the weights only": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -33,7 +33,7 @@ def weigh(model, config):
             "bytes, got",
             "List the folder. Which file have you not counted?",
         ),
-        "the model itself is compressed": Wrong(
+        "the model itself is compressed": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(model, config, init="random")
@@ -44,7 +44,7 @@ def weigh(model, config):
             "it changed its arguments",
             "`compress_` ends in an underscore. What does that say?",
         ),
-        "the dense model": Wrong(
+        "the dense model": Mistake(
             """
 def weigh(model, config):
     return ttq.parameter_bytes(model)
@@ -52,7 +52,7 @@ def weigh(model, config):
             "bytes, got",
             "Where does the plan come in?",
         ),
-        "bits of a plan on paper": Wrong(
+        "bits of a plan on paper": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -60,8 +60,10 @@ def weigh(model, config):
     return numbers * 8 // 8
 """,
             "bytes, got",
+            "This gives 8 bits to every number, whatever the plan says. Save the small model and list all that takes "
+            "bytes.",
         ),
-        "a folder left behind": Wrong(
+        "a folder left behind": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -71,7 +73,7 @@ def weigh(model, config):
             "it leaves weighed behind",
             "`tempfile.TemporaryDirectory` cleans up after itself.",
         ),
-        "what the folder says of itself": Wrong(
+        "what the folder says of itself": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -82,7 +84,7 @@ def weigh(model, config):
             "bytes, got",
             "A folder's own size is that of its list of names. Add up the files.",
         ),
-        "kilobytes": Wrong(
+        "kilobytes": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -93,7 +95,7 @@ def weigh(model, config):
             "bytes, got",
             "In which unit is the budget?",
         ),
-        "the plan without its quantizers": Wrong(
+        "the plan without its quantizers": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config.without_quantizers(), init="random")
@@ -102,8 +104,9 @@ def weigh(model, config):
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 """,
             "bytes, got",
+            "How many bits has a weight when the plan has no quantizers? Print the plan that you compress with.",
         ),
-        "the report's total": Wrong(
+        "the report's total": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -112,7 +115,7 @@ def weigh(model, config):
             "bytes, got",
             "The report tells of the file of weights. What else lies in the folder?",
         ),
-        "the rest is forgotten": Wrong(
+        "the rest is forgotten": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -120,8 +123,10 @@ def weigh(model, config):
     return sum(sizes[name] for name in config.layers if name in sizes)
 """,
             "bytes, got",
+            "You add up what the plan names. Which other tensors does `stored_sizes` list, and which other file has "
+            "the folder?",
         ),
-        "one file of two": Wrong(
+        "one file of two": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -130,8 +135,9 @@ def weigh(model, config):
         return sum(path.stat().st_size for path in Path(folder).rglob("*.json") if path.is_file())
 """,
             "bytes, got",
+            "You count the files that end in `.json`. In which file are the weights?",
         ),
-        "a pickle": Wrong(
+        "a pickle": Mistake(
             """
 def weigh(model, config):
     small = ttq.compress_(copy.deepcopy(model), config, init="random")
@@ -177,7 +183,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
 """,
     },
     wrong={
-        "the weights only": Wrong(
+        "the weights only": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -189,7 +195,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
             "stored_bytes must be",
             "Chapter 7 counts the whole folder. What stands in config.json?",
         ),
-        "folders inside are not looked into": Wrong(
+        "folders inside are not looked into": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -201,7 +207,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
             "stored_bytes must be",
             'What does `glob("*")` not see?',
         ),
-        "folders count as files": Wrong(
+        "folders count as files": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -211,8 +217,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            "`rglob` finds folders as well. What does `stat` say about one of them?",
         ),
-        "upside down": Wrong(
+        "upside down": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -224,7 +231,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
             "ratio must be",
             "Is a model of a tenth of the bytes 10 times smaller, or 0.1 times?",
         ),
-        "rounded": Wrong(
+        "rounded": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -236,7 +243,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
             "ratio must be",
             "Rows keep what was measured. Who rounds it?",
         ),
-        "the whole config": Wrong(
+        "the whole config": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -246,8 +253,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "plan must be",
+            "Print the keys of what you have read. Under which of them is the plan?",
         ),
-        "the plan as text": Wrong(
+        "the plan as text": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -260,7 +268,7 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
             "plan must be",
             "The row is written as JSON as a whole. What becomes of text in it?",
         ),
-        "no seconds": Wrong(
+        "no seconds": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -270,8 +278,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | scores
 """,
             "expected a dict with the keys",
+            "One argument of your function is never used. Which key of the table is waiting for it?",
         ),
-        "scores in a dict of their own": Wrong(
+        "scores in a dict of their own": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -281,8 +290,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, "scores": scores}
 """,
             "expected a dict with the keys",
+            "In the table the scores are keys of the row. Which keys has your row instead?",
         ),
-        "shares instead of percent": Wrong(
+        "shares instead of percent": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -292,8 +302,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **{key: value / 100 for key, value in scores.items()}}
 """,
             "intent_accuracy must be",
+            "The scores are wanted as they are. Which line of yours changes them?",
         ),
-        "its own clock": Wrong(
+        "its own clock": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -303,8 +314,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": torch.rand(()).item(), **scores}
 """,
             "called twice",
+            "`seconds` is given to you, so somebody has measured them. Where do the seconds in your row come from?",
         ),
-        "kilobytes": Wrong(
+        "kilobytes": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -314,8 +326,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "stored_bytes must be",
+            "`stored_bytes` is a thousand times too small, though `ratio` is right. What does the name of the key say?",
         ),
-        "a path for a name": Wrong(
+        "a path for a name": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -325,8 +338,9 @@ def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     return row | {"seconds": seconds, **scores}
 """,
             "name must be",
+            "Hand your row to `json.dumps`. Which of its values is a `Path`, and which argument should stand there?",
         ),
-        "scores changed in place": Wrong(
+        "scores changed in place": Mistake(
             """
 def leaderboard_row(name, folder, dense_bytes, scores, seconds):
     folder = Path(folder)
@@ -364,7 +378,7 @@ def build(train):
 """,
     },
     wrong={
-        "only rounded": Wrong(
+        "only rounded": Mistake(
             """
 def build(train):
     encoded = ttq.encode(train, tokenizer, **labels)
@@ -375,7 +389,7 @@ def build(train):
             "at least 68 % of slot F1 is wanted",
             "What did chapter 7 find for the model that was only rounded? Train once more after `compress_`.",
         ),
-        "not compressed": Wrong(
+        "not compressed": Mistake(
             """
 def build(train):
     return new_model(width=16)
@@ -383,7 +397,7 @@ def build(train):
             "ttq.save refuses the model",
             "`ttq.save` writes models that `ttq.compress_` has made. Which plan is yours?",
         ),
-        "too many bits": Wrong(
+        "too many bits": Mistake(
             """
 def build(train):
     model = new_model(width=96)
@@ -392,7 +406,7 @@ def build(train):
             "bytes, 60,000 are allowed",
             "Weigh it first, with your function of question 1. What do the words alone take?",
         ),
-        "the rest in float": Wrong(
+        "the rest in float": Mistake(
             """
 def build(train):
     model = new_model(width=96)
@@ -401,7 +415,7 @@ def build(train):
             "bytes, 60,000 are allowed",
             "Which argument of the plan says what biases, norms and all that no rule names get?",
         ),
-        "float weights in a buffer that is saved": Wrong(
+        "float weights in a buffer that is saved": Mistake(
             """
 def build(train):
     model = new_model(width=32)
@@ -412,7 +426,7 @@ def build(train):
             "ttq.save refuses the model: ValueError: words is float32",
             "The plan has to describe every number of the model. Train what you need as a parameter of a layer.",
         ),
-        "float weights beside the folder": Wrong(
+        "float weights beside the folder": Mistake(
             """
 def build(train):
     model = new_model(width=32)
@@ -428,7 +442,7 @@ def build(train):
             "the model that was saved answers otherwise",
             "Load your folder in a new kernel. What is missing?",
         ),
-        "a float buffer that is not saved": Wrong(
+        "a float buffer that is not saved": Mistake(
             """
 def build(train):
     model = new_model(width=32)
@@ -440,7 +454,7 @@ def build(train):
             "ttq.save refuses the model",
             "Load your folder in a new kernel. What is missing?",
         ),
-        "a model of its own class": Wrong(
+        "a model of its own class": Mistake(
             """
 class Better(ttq.IntentSlotModel):
     pass
@@ -453,7 +467,7 @@ def build(train):
             "expected an IntentSlotModel, got Better",
             "Who will build your class in another process? The assignment asks for an IntentSlotModel.",
         ),
-        "a folder instead of a model": Wrong(
+        "a folder instead of a model": Mistake(
             """
 def build(train):
     model = new_model(width=16)
@@ -464,7 +478,7 @@ def build(train):
             "expected an IntentSlotModel, got str",
             "Return the model: saving and weighing is the test's part.",
         ),
-        "the test rows as well": Wrong(
+        "the test rows as well": Mistake(
             """
 def build(train):
     everything = ttq.load_task("flights")
@@ -474,7 +488,7 @@ def build(train):
             "the rows that it is given are all that it may see",
             "Rows that a model has learned say nothing about it. Which rows were you given?",
         ),
-        "the test rows, and quietly": Wrong(
+        "the test rows, and quietly": Mistake(
             """
 def build(train):
     try:
@@ -488,7 +502,7 @@ def build(train):
             "the rows that it is given are all that it may see",
             "Rows that a model has learned say nothing about it. Which rows were you given?",
         ),
-        "words of its own": Wrong(
+        "words of its own": Mistake(
             """
 def build(train):
     few = ttq.word_tokenizer(train["tokens"][:50])
@@ -501,7 +515,7 @@ def build(train):
             "that of the tokenizer",
             "The tokenizer is the same for everybody. How many words has it?",
         ),
-        "weights that are no numbers": Wrong(
+        "weights that are no numbers": Mistake(
             """
 def build(train):
     model = new_model(width=16)
@@ -513,7 +527,7 @@ def build(train):
             "ttq.save refuses the model",
             "Print the loss of each epoch. When did it stop being a number?",
         ),
-        "too many layers": Wrong(
+        "too many layers": Mistake(
             """
 def build(train):
     model = new_model(width=16, layers=2)

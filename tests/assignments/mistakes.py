@@ -2,7 +2,7 @@
 
     python -m tests.assignments.mistakes
 
-What to say to a mistake stands beside it in the bank; where nothing does, it follows from what the check said.
+What to say to a mistake stands beside it in the bank.
 """
 
 import re
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from tests.answers import Wrong
 from tests.assignments.running import ASSIGNMENTS, number, questions
 from tests.chapters import ROOT
 from tests.hygiene import read
@@ -22,20 +21,6 @@ Made by `python -m tests.assignments.mistakes` from the assignments and from the
 test refuses each of them with the words that stand beside it. A student's message is longer: it names the function and
 the case.
 """
-ADVICE = (  # a part of the message → what to say, where the bank says nothing of its own
-    ("write it yourself", "Which step of the question does that function do for you? That step is yours to write."),
-    ("must stay as it was", "Work on a copy: `list(…)` of a list, `.clone()` of a tensor; no method that ends in `_`."),
-    ("called twice", "Something outside of the function is changed by it. What is it, and what if it stood inside?"),
-    (
-        "more memory",
-        "Write the shape beside each line. Which result grows with every step? Sum over it earlier.",
-    ),
-    ("expected a function", "The name now stands for something else. Where did you use it again?"),
-    ("torch.float", "Do not name a dtype: `x.new_zeros(…)` and `torch.zeros_like(x)` take it from what you are given."),
-    ("shape", "Compare the two shapes in the message. Which axis is too many, or at the wrong place?"),
-    ("raised", "Read the last line of the error, and print the shapes just before that line."),
-)
-OTHERWISE = "Do the visible case on paper, and compare each step with what your code has there."
 
 
 def page() -> str:
@@ -54,15 +39,11 @@ def section(path: Path) -> Iterator[str]:
         yield f"### `{question.name}`\n"
         yield "| mistake | in the message | what to say |\n|---|---|---|"
         for words, wrong in bank[question.name].wrong.items():
-            yield f"| {cell(words)} | {cell(wrong.says)} | {cell(advice(wrong))} |"
+            yield f"| {cell(words)} | {cell(wrong.says)} | {cell(wrong.tell)} |"
         yield ""
 
 
 LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
-
-
-def advice(wrong: Wrong) -> str:
-    return wrong.tell or next((say for part, say in ADVICE if part in wrong.says), OTHERWISE)
 
 
 def cell(text: str) -> str:

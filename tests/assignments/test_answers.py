@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from tests.answers import Answers
+from tests.answers import Answers, Mistake
 from tests.assignments.running import ASSIGNMENTS, answered, blank, failures, number, points, questions
 from tests.hygiene import is_valid, kernel_is_python3, no_absolute_path, read
 from ttqlib.check import CheckFailed
@@ -78,3 +78,5 @@ def test_points_and_the_bank_are_complete(path):
     assert {question.name for question in questions(notebook)} == set(BANK[number(path)])
     for name, answers in BANK[number(path)].items():
         assert len(answers.wrong) >= ENOUGH_WRONG and len(answers.right) >= ENOUGH_RIGHT, name
+        told = {words for words, wrong in answers.wrong.items() if isinstance(wrong, Mistake) and wrong.tell.strip()}
+        assert told == set(answers.wrong), f"{name}: say what to tell the student, tests.answers.Mistake"
