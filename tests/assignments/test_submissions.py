@@ -18,7 +18,7 @@ RELEASED_NAME = f"{tiny.NAME}/{tiny.NAME}.ipynb"
 SETTINGS = {
     "SECONDS_FOR_A_CELL = 180": "SECONDS_FOR_A_CELL = 6",
     "SECONDS_FOR_A_NOTEBOOK = 600": "SECONDS_FOR_A_NOTEBOOK = 40",
-    "GIGABYTES = 4.0": "GIGABYTES = 0.5\nget_config().WatchedExecute.most = 2_000_000",
+    "GIGABYTES = 4.0": "GIGABYTES = 1.0\nget_config().WatchedExecute.most = 2_000_000",
 }
 DOUBLES = 4 * (len(tiny.TESTS) + 1)  # what the answer `double` is worth
 SHOUT = 4
@@ -43,8 +43,11 @@ PRINTS = """
         print("x" * 1_000)
     return x + x"""
 PRINTS_ON = """
-    for _ in range(100_000):  # a gigabyte where nobody watches
+    import time
+
+    for _ in range(100_000):  # a gigabyte where nobody watches; more at once would fill the kernel's memory first
         print("x" * 10_000)
+        time.sleep(0.0005)
     return x + x"""
 UNRUN = """
 import ast
@@ -140,7 +143,7 @@ SUBMISSIONS = {  # who: (what they hand in, points, a part of a remark)
         "loud: TimeOut: a cell took more than 6 s",
     ),
     "deaf": (body(DEAF), 0, "could not be interrupted"),
-    "greedy": (body(GREEDY), 0, "used more than 0.5 GB of memory"),
+    "greedy": (body(GREEDY), 0, "used more than 1.0 GB of memory"),
     "prints": (body(PRINTS), DOUBLES + SHOUT, "the rest was cut"),
     "prints_on": (body(PRINTS_ON), 0, "printed more than 2,000,000 characters"),
     "dies": (body("    import os\n    os._exit(1)"), 0, "its kernel ended"),
