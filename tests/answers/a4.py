@@ -24,6 +24,15 @@ def layer_map(places, height):
 """,
     },
     wrong={
+        "the map of the library": Wrong(
+            """
+def layer_map(places, height):
+    if not places or places[-1] >= height:
+        raise ValueError("bad places")
+    return ttq.layer_map(places)
+""",
+            "write it yourself: layer_map was called",
+        ),
         "places taken for hidden states": Wrong(
             """
 def layer_map(places, height):
@@ -197,6 +206,13 @@ def shorter(teacher, places):
 """,
     },
     wrong={
+        "the model of the library": Wrong(
+            """
+def shorter(teacher, places):
+    return ttq.reduce_layers(teacher, places)
+""",
+            "write it yourself: reduce_layers was called",
+        ),
         "the teacher is cut": Wrong(
             """
 def shorter(teacher, places):
