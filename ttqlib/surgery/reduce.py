@@ -11,6 +11,7 @@ from numbers import Real
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..inventory.stacks import moved, one_stack, place_in
@@ -129,13 +130,13 @@ def _settle_(
         place = place_in(stack, name)
         for own, was, becomes in _differences(old, new):
             counts = place is not None and (was, becomes) == (places[place], place)
-            drops = "drop" in f"{name}.{own}"  # rates of dropped paths grow with the place; they are for training
+            drops = "drop" in f"{name}.{own}" and not list(new.parameters())  # dropped paths, whose rate grows by place
             if place is not None and not counts and not drops:
                 raise ValueError(
                     f"layer {places[place]} of a {type(student).__name__} cannot become layer {place}: its class would "
                     f"make {own} of {name} {becomes!r} there, now it is {was!r}"
                 )
-            if own == "class":
+            if own == "class" and place is not None:
                 student.set_submodule(name, copy.deepcopy(new).train(module.training))
             elif own in vars(module):
                 setattr(module, own, copy.copy(becomes))
@@ -143,11 +144,12 @@ def _settle_(
 
 def _differences(old: nn.Module, new: nn.Module) -> Iterator[tuple[str, object, object]]:
     """In what two modules of one place differ: the plain attributes, names and both values, or "class"."""
-    if type(old) is not type(new):
-        yield "class", type(old).__name__, type(new).__name__
+    kinds = [type_before_parametrizations(module).__name__ for module in (old, new)]
+    if kinds[0] != kinds[1]:
+        yield "class", *kinds
         return
     for own, was in vars(old).items():
-        becomes = vars(new).get(own)
+        becomes = vars(new).get(own, was)
         if not own.startswith("_") and isinstance(was, PLAIN) and isinstance(becomes, PLAIN) and was != becomes:
             yield own, was, becomes
 
