@@ -144,6 +144,13 @@ def test_what_cannot_be_measured_is_refused(measure):
         measure(FAMILIES["BartForConditionalGeneration"].build(), [words()])
 
 
+def test_a_model_without_a_head_has_no_costs_but_cosines():
+    body, inputs = bert().bert, {name: tensor for name, tensor in classes().items() if name != "labels"}
+    with refused(ValueError, "a BertModel returns no logits", "ttq.layer_similarity"):
+        ttq.layer_costs(body, [inputs])
+    assert len(ttq.layer_similarity(body, [inputs])) == DEPTH
+
+
 def test_a_loss_needs_labels_and_a_known_name():
     with refused(ValueError, 'by="loss" needs batches with labels'):
         ttq.layer_costs(bert(), [{"input_ids": classes()["input_ids"]}], by="loss")

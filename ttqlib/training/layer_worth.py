@@ -106,7 +106,16 @@ def layer_costs(model: PreTrainedModel, batches: Batches, by: str = "logits") ->
 
 def _divergence(model: PreTrainedModel) -> Callable[[Observation, Observation], float]:
     match = MatchLogits().fitted(model, model)
-    return lambda less, whole: float(sum(match.parts(less, whole).values()))
+
+    def divergence(less: Observation, whole: Observation) -> float:
+        if not whole.logits:
+            raise ValueError(
+                f"a {type(model).__name__} returns no logits to compare: give the model with its head, or ask "
+                "ttq.layer_similarity, which needs none"
+            )
+        return float(sum(match.parts(less, whole).values()))
+
+    return divergence
 
 
 def _more_loss(less: Observation, whole: Observation) -> float:
