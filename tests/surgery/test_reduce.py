@@ -180,6 +180,7 @@ def test_dropped_paths_are_as_the_class_has_them_in_a_model_of_that_depth():
     student = ttq.reduce_layers(model, [1, 2])
     rates = [{getattr(part, "drop_prob", 0.0) for part in layer.modules()} for layer in one_stack(student)[0]]
     assert [max(rate) for rate in rates] == pytest.approx([0.0, 0.4])
+    assert not any(part.training for part in student.modules())
     student.train()(**family.inputs()).loss.backward()
 
 
