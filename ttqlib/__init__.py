@@ -48,6 +48,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plans.planning": ["plan"],
         "surgery.compress": ["compress_"],
         "surgery.rotate": ["rotate_"],
+        "surgery.kept": ["kept_layers", "layer_map"],
+        "surgery.reduce": ["reduce_layers"],
         "surgery.fuse": ["fuse_"],
         "surgery.attention": ["LatentAttention"],
         "storage.checkpoint": ["load", "save", "stored_sizes"],
@@ -70,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "sentence_vectors",
         ],
         "training.observation": ["observe", "recorded_attention"],
+        "training.layer_worth": ["layer_costs", "layer_similarity"],
         "training.matching": ["Match"],
         "training.schedules": [
             "AllLayers",

@@ -24,6 +24,16 @@ def layer_map(places, height):
 """,
     },
     wrong={
+        "the map of the library": Mistake(
+            """
+def layer_map(places, height):
+    if not places or places[-1] >= height:
+        raise ValueError("bad places")
+    return ttq.layer_map(places)
+""",
+            "write it yourself: layer_map was called",
+            "The library has this function. What would you write if it had not? It is one line.",
+        ),
         "places taken for hidden states": Mistake(
             """
 def layer_map(places, height):
@@ -202,6 +212,14 @@ def shorter(teacher, places):
 """,
     },
     wrong={
+        "the model of the library": Mistake(
+            """
+def shorter(teacher, places):
+    return ttq.reduce_layers(teacher, places)
+""",
+            "write it yourself: reduce_layers was called",
+            "The library can do this. Here you are to learn what it has to copy: begin with the config.",
+        ),
         "the teacher is cut": Mistake(
             """
 def shorter(teacher, places):

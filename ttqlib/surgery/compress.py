@@ -139,6 +139,11 @@ def _change_(
         if layer.activations not in (None, "float") and not hasattr(model.get_submodule(name), "input_quantizer"):
             fake_quantize_input_(model.get_submodule(name), layer.activations)
     forget_ties_(model)
+    put_plan_(model, config)
+
+
+def put_plan_(model: nn.Module, config: TTQConfig) -> None:
+    """Put the plan on the model that it describes, and let transformers know that it has one."""
     model.ttq_config = copy.deepcopy(config)  # which `checkpoint` stores with the weights
     if isinstance(model, PreTrainedModel):
         AutoHfQuantizer.from_config({"quant_method": "ttq", **config.to_dict()}).attach(model)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..inventory.stacks import stack_of
 from .matching import size_of, sizes_of
 from .schedules import Schedule, Stage
 
@@ -98,13 +99,3 @@ def layer_parameters(model: PreTrainedModel, layer: int) -> list[nn.Parameter]:
         return list(layers[layer - 1].parameters())
     inside = {id(parameter) for parameter in layers.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in inside]
-
-
-def stack_of(model: PreTrainedModel) -> tuple[nn.ModuleList, nn.Module] | None:
-    """The layers of a model, and the module that holds them; None where they are in no `nn.ModuleList` of their own."""
-    depth = getattr(model.config, "num_hidden_layers", None)
-    for owner in model.modules():
-        for part in owner.children():
-            if isinstance(part, nn.ModuleList) and len(part) == depth:
-                return part, owner
-    return None

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..inventory.stacks import stack_of
 from ..quantizers.activations import StaticActivationQuantizer
 from .observation import Observation, observe, records_attention
-from .pairing import stack_of
 from .real_tokens import RealTokens, alone
 
 WORTH = 0.9  # the share of real tokens above which a batch is computed as it is

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
-from ..verdict import call, close, exercise, fail
-from .asking import ask_twice
+from ..verdict import CheckFailed, call, close, exercise, fail
+from .asking import ask_twice, call_without
+from .own_work import without_library
 from .pairs import check_distilled, closeness
 from .pairs import flights_pair as flights_pair  # notebooks find it here
 from .seeds import generator
 from .stages import check_stage
 from .tiny import mask_of, same_numbers, tiny_bert
 
+REDUCTION = ("reduce_layers", "layer_map")
 LOSSES = ("hidden_mse", "hidden_cosine", "attention_kl", "logits_kl", "DistillTrainer")
 DOUBLE = {"dtype": torch.float64}
 
@@ -148,7 +150,7 @@ def distance(student: nn.Module) -> tuple[float, float]:
 
 
 def _check_map(function: Callable, places: list[int], height: int) -> None:
-    got = ask_twice(function, places, height)
+    got = ask_twice(function, places, height, without=REDUCTION)
     expected = {0: 0} | {layer: place + 1 for layer, place in enumerate(places, 1)}
     if not isinstance(got, dict) or got != expected or not all(type(n) is int for pair in got.items() for n in pair):
         fail(function, f"for places {places} of {height} layers expected {expected}, got {got!r}")
@@ -156,9 +158,12 @@ def _check_map(function: Callable, places: list[int], height: int) -> None:
 
 def _must_refuse(function: Callable, places: list[int], height: int, why: str) -> None:
     try:
-        got = function(list(places), height)
+        with without_library(*REDUCTION):
+            got = function(list(places), height)
     except ValueError:
         return
+    except CheckFailed as refused:
+        fail(function, str(refused))
     except NotImplementedError:
         fail(function, "not written yet")
     except Exception as error:
@@ -173,7 +178,8 @@ def _places(draw: torch.Generator, height: int) -> list[int]:
 
 def _check_student(function: Callable, teacher: BertForSequenceClassification, places: list[int]) -> None:
     before, height = copy.deepcopy(teacher), teacher.config.num_hidden_layers
-    student, where = call(function, teacher, list(places)), f"for places {places} of {height} layers"
+    where = f"for places {places} of {height} layers"
+    student = call_without(function, teacher, list(places), without=REDUCTION)
     if type(student) is not type(teacher):
         fail(function, f"{where} expected a {type(teacher).__name__}, got {type(student).__name__}")
     layers = student.bert.encoder.layer

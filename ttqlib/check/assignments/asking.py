@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..verdict import CheckFailed, fail
+from ..verdict import CheckFailed, call, fail
 from .memory import limited_memory
 from .own_work import without_library
 
@@ -45,6 +45,15 @@ def ask_twice(function: Callable, *arguments, without: Sequence[str] = ()):
     if not same(first, second):
         fail(function, "called twice with the same arguments, it gave two answers: what does it keep between calls?")
     return second
+
+
+def call_without(function: Callable, *arguments, without: Sequence[str]):
+    """As `call`, and the check fails where the function calls what `without` names."""
+    try:
+        with without_library(*without):
+            return call(function, *arguments)
+    except CheckFailed as refused:
+        fail(function, str(refused).removeprefix(f"{getattr(function, '__name__', 'your function')}: "))
 
 
 def same(one, other) -> bool:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ...training.observation import observe, recorded_attention
-from ..verdict import CheckFailed, call, close, fail
-from .own_work import without_library
+from ..verdict import close, fail
+from .asking import call_without
 from .tiny import batch_of, same_numbers, tiny_bert
 
 
@@ -23,11 +23,7 @@ def check_stage(function: Callable, draw: torch.Generator, steps: int, rate: flo
         _check_observations(function, seen, goal)
         return _plain_loss(seen, goal)
 
-    try:
-        with without_library("DistillTrainer"):
-            got = call(function, student, teacher, batches, loss, rate)
-    except CheckFailed as refused:
-        fail(function, str(refused).removeprefix(f"{function.__name__}: "))
+    got = call_without(function, student, teacher, batches, loss, rate, without=["DistillTrainer"])
     if not isinstance(got, list | tuple) or not all(type(value) is float for value in got) or len(got) != steps:
         fail(function, f"{where} expected a list of {steps} floats, got {_described(got)}")
     if not same_numbers(teacher, before) or any(p.grad is not None for p in teacher.parameters()):
