@@ -27,7 +27,7 @@ GREEDY = """
     import time
 
     kept = []
-    for _ in range(30):  # at most 1.5 GB where nobody watches
+    for _ in range(60):  # at most 3 GB where nobody watches
         kept.append(bytearray(b"1") * 50_000_000)
         time.sleep(0.02)
     return x + x"""
