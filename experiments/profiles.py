@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
 import ttqlib as ttq
+from ttqlib.training.unpadding import Unpadding
 
 PAGE = ROOT / "docs" / "profile.md"
 ROUNDS, STEPS = 5, 8
@@ -71,19 +72,22 @@ def parts(run: Callable[[], object]) -> dict[str, float]:
 
 
 class Watch(TrainerCallback):
-    """Times the steps of a training that it stops soon, and counts the work of the first, which takes longer so."""
+    """Times the steps of a training that it stops soon, and counts the work of the second, which takes longer so.
+
+    In the first one it is tried whether padding can be left out.
+    """
 
     def __init__(self):
         self.work, self.milliseconds, self.began = Work(), [], None
 
     def on_step_begin(self, args, state, control, **others):
-        if self.began is None:
+        if len(self.milliseconds) == 1:
             self.work.__enter__()
         self.began = time.perf_counter()
 
     def on_step_end(self, args, state, control, **others):
         self.milliseconds.append(1000 * (time.perf_counter() - self.began))
-        if len(self.milliseconds) == 1:
+        if len(self.milliseconds) == 2:
             self.work.__exit__(None, None, None)
         control.should_training_stop = len(self.milliseconds) > 2 * STEPS
 
@@ -100,14 +104,17 @@ def distillation_parts() -> dict[str, float]:
         trainer.add_callback(watch)
         trainer.train()
 
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+
     def forward(model, grad: bool) -> None:
         with torch.set_grad_enabled(grad), ttq.merged_together(model):
-            ttq.observe(model, {name: value for name, value in batch.items() if name != "labels"})
+            ttq.observe(model, inputs, tokens=tokens, maps=True)
 
-    with ttq.recorded_attention(student.train(), teacher.eval()):
+    with ttq.recorded_attention(student.train(), teacher.eval()), Unpadding(student, teacher) as unpadding:
+        tokens = unpadding.tokens(inputs, inputs)
         runs = {"teacher": partial(forward, teacher, False), "student": partial(forward, student, True)}
         found = ttq.interleaved_medians(runs, ROUNDS)
-    whole = median(watch.milliseconds[1:])
+    whole = median(watch.milliseconds[2:])
     found |= {"losses, backward, optimizer": whole - sum(found.values()), "whole": whole}
     return {**found, "floor": Rates.measured().floor(watch.work.flops, watch.work.bytes)}
 

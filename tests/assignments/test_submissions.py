@@ -143,7 +143,7 @@ SUBMISSIONS = {  # who: (what they hand in, points, a part of a remark)
         "loud: TimeOut: a cell took more than 6 s",
     ),
     "deaf": (body(DEAF), 0, "could not be interrupted"),
-    "greedy": (body(GREEDY), 0, "used more than 1.0 GB of memory"),
+    "greedy": (body(GREEDY), 0, "used more than 1 GB of memory"),
     "prints": (body(PRINTS), DOUBLES + SHOUT, "the rest was cut"),
     "prints_on": (body(PRINTS_ON), 0, "printed more than 2,000,000 characters"),
     "dies": (body("    import os\n    os._exit(1)"), 0, "its kernel ended"),

@@ -31,7 +31,7 @@ def test_parts_are_those_of_the_operations_and_sum_to_the_whole():
     assert inside >= found["whole"] * (1 - 1e-9)  # more where the profiler itself slows operations down
 
 
-def test_a_watched_training_is_stopped_and_its_first_step_counted(tmp_path):
+def test_a_watched_training_is_stopped_and_its_second_step_counted(tmp_path):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
