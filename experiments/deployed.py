@@ -43,6 +43,10 @@ FORMS = {  # name → rank, bits; int8 is PyTorch's dynamic quantization of nn.L
     "fused-int8": (RANK, 8),
     "fused-onnx": (RANK, 32),
     "fused-onnx-int8": (RANK, 8),
+    "svd": (RANK, 32),  # the rivals: low-rank products of the same rank; and a dense model, as narrow as the
+    "svd-onnx": (RANK, 32),  # bytes of the fused one allow
+    "narrow": (None, 32),
+    "narrow-onnx": (None, 32),
 }
 ON_GPU = ("dense", "tt", "fused")  # int8 here is for CPUs, and bf16 pays on those that multiply it
 
@@ -54,12 +58,39 @@ def write_forms(config: BertConfig, folder: Path, rank: int, names: Iterable[str
     tt = copy.deepcopy(dense)
     ttq.compress_(tt, ttq.plan(tt, rank), init="random")
     models = {"dense": dense, "tt": tt, "fused": ttq.fuse_(copy.deepcopy(tt))}
+    models["svd"] = low_rank(copy.deepcopy(dense), tt.ttq_config, rank)
+    models["narrow"] = narrow(config, ttq.parameter_bytes(models["fused"]))
     for name in names:
         base, *form = name.split("-")
         if "onnx" in form:
             ttq.export_onnx(models[base], folder / name, int8="int8" in form)
         else:
             torch.save(PYTORCH[form[0] if form else "float32"](models[base]), folder / name)
+
+
+def low_rank(dense: nn.Module, plan: ttq.TTQConfig, rank: int) -> nn.Module:
+    """The dense model with low-rank products, one core a side, where the plan has trains; fused, as these are."""
+
+    def format_of(layer: nn.Module) -> ttq.TT | ttq.TTM:
+        if isinstance(layer, nn.Embedding):
+            return ttq.TTM(rank, (layer.num_embeddings, 1), (1, layer.embedding_dim))
+        return ttq.TT(rank, (layer.in_features,), (layer.out_features,))
+
+    layers = {name: format_of(dense.get_submodule(name)) for name in plan.layers}
+    return ttq.fuse_(ttq.compress_(dense, ttq.TTQConfig(layers), init="random"))
+
+
+def narrow(config: BertConfig, most: int) -> nn.Module:
+    """A dense model of as many layers, as wide as `most` bytes of parameters allow, in steps of 16 columns."""
+    for hidden in range(config.hidden_size, 0, -16):
+        made, share = copy.deepcopy(config), hidden / config.hidden_size
+        made.hidden_size, made.intermediate_size = hidden, round(config.intermediate_size * share)
+        heads = range(max(1, int(config.num_attention_heads * share)), 0, -1)  # of about the same width
+        made.num_attention_heads = next(number for number in heads if hidden % number == 0)
+        with torch.device("meta"):
+            fits = ttq.parameter_bytes(BertForSequenceClassification(made)) <= most
+        if fits or hidden <= 16:
+            return BertForSequenceClassification(made).eval()
 
 
 def load_form(path: Path, device: str = "cpu", compiled: bool = False) -> Callable[[Tensor], Tensor | np.ndarray]:

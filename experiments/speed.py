@@ -44,6 +44,7 @@ OWN = (  # the forms that are measured alone in a process, and how
     *("dense", "tt", "fused", "dense, kept", "tt, kept", "fused, kept"),
     *("dense, kept, compiled", "fused, kept, compiled", "dense-bf16, kept", "fused-bf16, kept"),
     *("dense-onnx-int8", "fused-onnx", "fused-onnx-int8"),
+    *("svd, kept", "svd-onnx", "narrow, kept", "narrow-onnx"),
 )
 AGAINST = "5e0fcb8"  # the build that the present one is compared with
 LAYERS, STEPS, FORWARD, ALONE = "forward + backward", "training step", "forward", "forward, own process"

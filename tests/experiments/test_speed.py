@@ -27,6 +27,7 @@ import ttqlib as ttq
 TINY = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 96}
 WIDE = BertConfig(vocab_size=20_000, max_position_embeddings=16, **{**TINY, "hidden_size": 256})
 FORMS = ["dense", "dense-bf16", "dense-int8", "tt", "fused", "fused-bf16", "fused-int8", "fused-onnx-int8"]
+RIVALS = ["svd", "narrow"]
 IDS = torch.arange(1, 33).reshape(2, 16)
 
 
@@ -83,7 +84,7 @@ def test_a_floor_adds_the_time_of_products_to_that_of_copies():
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
-    deployed.write_forms(WIDE, folder, rank=4, names=FORMS)
+    deployed.write_forms(WIDE, folder, rank=4, names=FORMS + RIVALS)
     return folder
 
 
@@ -110,6 +111,18 @@ def test_files_shrink_from_form_to_form(forms):
     assert sizes["dense"] > sizes["dense-int8"] > sizes["fused"] > sizes["fused-onnx-int8"]
     assert all(1.9 < sizes[form] / sizes[f"{form}-bf16"] < 2 for form in ("dense", "fused"))
     assert sizes["fused"] > sizes["fused-int8"] and sizes["dense"] > sizes["tt"]
+
+
+def test_rivals_have_the_rank_of_the_trains_or_no_more_bytes(forms):
+    svd, narrow, fused = (torch.load(forms / name, weights_only=False) for name in (*RIVALS, "fused"))
+    thin = [{layer.weight.shape for layer in model.modules() if type(layer) is nn.Linear} for model in (svd, fused)]
+    assert thin[0] == thin[1]  # at run time a fused train is a low-rank product
+    assert narrow.config.num_hidden_layers == WIDE.num_hidden_layers
+    config, most = BertConfig(vocab_size=100, **{**TINY, "hidden_size": 96}), 200_000
+    made = deployed.narrow(config, most)
+    hidden, taken = made.config.hidden_size, ttq.parameter_bytes(made)
+    assert hidden < 96 and hidden % 16 == 0 and taken <= most < taken * ((hidden + 16) / hidden) ** 2
+    assert deployed.narrow(config, 10**9).config.to_dict() == config.to_dict()
 
 
 @pytest.mark.skipif(not deployed.sys.platform.startswith("linux"), reason="read from /proc")
