@@ -27,10 +27,10 @@ ORIGIN = ("command", "commit", "versions", "machine", "seconds", "data", "data_s
 PACKAGES = ("torch", "transformers", "tensorly", "numpy")
 
 
-def add_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """--runs and --record, for the script that measures `name`."""
+def add_options(parser: argparse.ArgumentParser, name: str, kept_with: str | None = None) -> None:
+    """--runs and --record, for the script that measures `name`, whose runs may lie beside those of another one."""
     kept = f"of what is kept, with {name}'s rows in results.json"
-    parser.add_argument("--runs", type=Path, default=RUNS / name, help=kept, metavar="FOLDER")
+    parser.add_argument("--runs", type=Path, default=RUNS / (kept_with or name), help=kept, metavar="FOLDER")
     tracked = f"write rows to data/results/{name}.json, which git tracks, and not to the folder of --runs"
     parser.add_argument("--record", action=argparse.BooleanOptionalAction, default=False, help=tracked)
 
