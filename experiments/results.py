@@ -6,6 +6,7 @@ the old or the new one, whole. A reader's own rows go to runs/; only --record wr
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -95,6 +96,14 @@ def row_of(
 def summary(values: Sequence[float]) -> dict[str, float | None]:
     """Their mean and, where there are several, their standard deviation."""
     return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
+
+
+def fingerprint(splits: Mapping) -> str:
+    """The SHA-256 of all rows of all splits, in order."""
+    rows = (
+        json.dumps([name, row], sort_keys=True, ensure_ascii=False) for name in sorted(splits) for row in splits[name]
+    )
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def _origin() -> dict:

@@ -24,7 +24,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
-from results import add_options, place, record, row_of
+from results import add_options, fingerprint, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
 from transformers.trainer_callback import TrainerState
@@ -275,14 +275,6 @@ def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequenc
             spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
             print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")
     print(f"{row['ratio']}× fewer bytes; written to {path}")
-
-
-def fingerprint(splits: Mapping) -> str:
-    """The SHA-256 of all rows of all splits, in order."""
-    rows = (
-        json.dumps([name, row], sort_keys=True, ensure_ascii=False) for name in sorted(splits) for row in splits[name]
-    )
-    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def is_first_process() -> bool:
