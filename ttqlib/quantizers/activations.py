@@ -187,6 +187,17 @@ def fake_quantize_input_(layer: nn.Module, recipe: ActivationRecipe) -> nn.Modul
     return layer
 
 
+def unquantize_input_(layer: nn.Module) -> nn.Module:
+    """Undo `fake_quantize_input_`, where that was done, and return the layer."""
+    if hasattr(layer, "input_quantizer"):
+        del layer.input_quantizer
+        hooks = layer._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if hook is _quantize_first_input]:
+            del hooks[key]
+            layer._forward_pre_hooks_with_kwargs.pop(key, None)
+    return layer
+
+
 def _quantize_first_input(layer: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:
     """A function of this module, and not a closure, so that copies and pickles of a layer use their own quantizer."""
     if inputs:

@@ -21,7 +21,8 @@ from ..layers.together import merged_together
 from .observation import Observation, observe, recorded_attention, records_attention
 from .pairing import layer_parameters, stages_of
 from .qat import QATTrainer
-from .schedules import Schedule, Stage
+from .schedules import Schedule
+from .stages import Stage
 from .unpadding import Unpadding, checkpoints
 
 STAGES = "stages.json"  # in a training checkpoint: the stages that it was trained with

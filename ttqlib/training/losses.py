@@ -55,6 +55,24 @@ def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return _mean(rows.mean(1), mask)
 
 
+def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """The mean squared difference of attention scores, (B, heads, T, T): over the keys of a row, then over real rows.
+
+    A row (b, h, q) has the scores of query q before the softmax; keys that are padding, or that student or teacher do
+    not let the query see, do not count. Unlike `attention_kl` it sees what adds the same to a whole row. Source: Jiao
+    et al., "TinyBERT", 2020, eq. 7, which XTC (arXiv 2206.01859) also has; there the mean is over padding too.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
+    """
+    _same_shape(student, teacher)
+    _check_mask(mask, student[:, 0, :, 0].shape)
+    student, teacher = (_masked(scores, mask[:, None, None, :]) for scores in (student, teacher))
+    hidden = torch.minimum(student.detach(), teacher) < torch.finfo(student.dtype).min / 2  # or with a number added
+    squares = (student - teacher).masked_fill(hidden, 0).square().sum(-1)  # (B, heads, T)
+    return _mean((squares / (~hidden).sum(-1).clamp_min(1)).mean(1), mask)
+
+
 def logits_kl(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) at temperature T: the mean over sentences or tokens.
 

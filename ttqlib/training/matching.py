@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .losses import (
     attention_kl,
+    attention_mse,
     bernoulli_kl,
     hidden_cosine,
     hidden_mse,
@@ -58,7 +59,8 @@ class MatchLayer(Match):
     """L_l, the loss of one layer: the student's layer `layer` after the teacher's layer `teacher_layer`.
 
     Layer 0 is what the embeddings give, layer l what the l-th transformer layer gives, so that it is
-    `hidden_states[l]`; its attention is `attentions[l − 1]`, and layer 0 has none.
+    `hidden_states[l]`; its attention is `attentions[l − 1]`, and layer 0 has none. `attention` weighs `attention_kl`
+    of what is attended to, `scores` weighs `attention_mse` of the scores behind that.
     """
 
     layer: int
@@ -66,10 +68,11 @@ class MatchLayer(Match):
     mse: float = 1.0
     cosine: float = 1.0
     attention: float = 1.0
+    scores: float = 0.0
 
     @property
     def needs_attention(self) -> bool:
-        return self.attention > 0 and self.layer > 0
+        return self.layer > 0 and max(self.attention, self.scores) > 0
 
     needs_maps = needs_attention
 
@@ -78,7 +81,7 @@ class MatchLayer(Match):
             hint = "ttq.AttentionRelations matches models of different widths"
             _equal("hidden sizes", *sizes_of(student, teacher, "hidden_size"), hint)
         if self.needs_attention:
-            hint = "attention=0 leaves the maps out"
+            hint = "attention=0, scores=0 leave the maps out"
             _equal("numbers of attention heads", *sizes_of(student, teacher, "num_attention_heads"), hint)
             _check_attention(student, teacher, hint)
         return self
@@ -91,8 +94,14 @@ class MatchLayer(Match):
         if self.cosine:
             parts["cosine"] = self.cosine * hidden_cosine(*states, student.states_mask)
         if self.needs_attention:
-            maps = student.attentions[self.layer - 1], teacher.attentions[self.teacher_layer - 1]
-            parts["attention"] = self.attention * attention_kl(*(one.scores() for one in maps), student.mask)
+            attentions = student.attentions[self.layer - 1], teacher.attentions[self.teacher_layer - 1]
+            scores = [one.scores() for one in attentions]
+            for name, weight, loss in (
+                ("attention", self.attention, attention_kl),
+                ("scores", self.scores, attention_mse),
+            ):
+                if weight:
+                    parts[name] = weight * loss(*scores, student.mask)
         return {f"L{self.layer} {name}": loss for name, loss in parts.items()}
 
 

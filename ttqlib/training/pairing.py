@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from ..inventory.stacks import stack_of
 from .matching import size_of, sizes_of
-from .schedules import Schedule, Stage
+from .schedules import Schedule
+from .stages import Stage
 
 
 def stages_of(

@@ -6,46 +6,17 @@ student of given layers. `to_dict` and `Schedule.from_dict` take it to JSON and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from math import ceil, cos, inf, pi
+from math import inf
 from typing import ClassVar
 
 from ..catalog import Catalog
 from ..tensors.shapes import whole_number
 from .matching import Match, MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
+from .stages import DECAYS, Stage
 
-DECAYS = {  # the share of the learning rate that is left after the share t of a stage
-    "linear": lambda t: 1 - t,
-    "cosine": lambda t: (1 + cos(pi * t)) / 2,
-    "constant": lambda t: 1.0,
-}
 ORDERS = ("bottom_up", "top_down")
-WEIGHTS = {name: {"at_least": 0} for name in ("mse", "cosine", "attention", "logits", "task")}
+WEIGHTS = {name: {"at_least": 0} for name in ("mse", "cosine", "attention", "scores", "logits", "task")}
 TEMPERATURE = {"temperature": {"above": 0}}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: what it matches, for how many optimizer steps, and its learning rate.
-
-    The rate rises in equal steps to `learning_rate` (None: that of the training arguments) over the first `warmup`,
-    a share of the stage, and then falls by `decay` to 0. `only`: the only layer that trains, or None for all.
-    """
-
-    name: str
-    steps: int
-    matches: tuple[Match, ...]
-    learning_rate: float | None
-    warmup: float
-    decay: str
-    only: int | None = None
-
-    def rate(self, step: int, default: float) -> float:
-        """The learning rate at `step` = 0 … steps − 1; it is 0 at none of them."""
-        highest = default if self.learning_rate is None else self.learning_rate
-        rising = ceil(self.warmup * self.steps)
-        if step < rising:
-            return highest * (step + 1) / rising
-        return highest * DECAYS[self.decay]((step - rising) / (self.steps - rising))
 
 
 @dataclass(frozen=True)
@@ -123,7 +94,7 @@ class LayerWise(Schedule):
     """What schedules share that match layers one to one: weights of the losses.
 
     Args:
-        mse, cosine, attention: weights of the parts of the layers' losses L_0 … L_L, see `MatchLayer`.
+        mse, cosine, attention, scores: weights of the parts of the layers' losses L_0 … L_L, see `MatchLayer`.
         logits, task: weights of the losses of the output; that of the task counts where a batch has labels.
         temperature: of the logits.
     """
@@ -132,6 +103,7 @@ class LayerWise(Schedule):
     mse: float = 1.0
     cosine: float = 1.0
     attention: float = 1.0
+    scores: float = 0.0
     logits: float = 1.0
     task: float = 1.0
     temperature: float = 1.0
@@ -140,7 +112,7 @@ class LayerWise(Schedule):
     bounds: ClassVar[Mapping[str, Mapping]] = {**Schedule.bounds, **WEIGHTS, **TEMPERATURE}
 
     def _layer(self, layer: int, layer_map: Mapping[int, int]) -> MatchLayer:
-        return MatchLayer(layer, layer_map[layer], self.mse, self.cosine, self.attention)
+        return MatchLayer(layer, layer_map[layer], self.mse, self.cosine, self.attention, self.scores)
 
     def _output(self) -> list[Match]:
         logits = [MatchLogits(self.temperature, self.logits)] if self.logits else []
@@ -200,14 +172,34 @@ class LayerByLayer(LayerWise):
 
 @dataclass(frozen=True)
 class AllLayers(LayerWise):
-    """All layers and the output at once, in one stage.
-
-    Source: Jiao et al., "TinyBERT", 2020; in one stage as X. Wu et al., "XTC" (arXiv 2206.01859), have it.
-    """
+    """All layers and the output at once, in one stage. `SingleStage` is that with the losses of XTC."""
 
     def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
         layers = [self._layer(layer, layer_map) for layer in sorted(layer_map)]
         return [self._stage("all layers", layers + self._output())]
+
+
+@dataclass(frozen=True)
+class SingleStage(AllLayers):
+    """XTC's distillation: `AllLayers` with mean squares of hidden states and attention scores, and the logits.
+
+    XTC is four lines, here with 1-bit weights, scales by row, and 8-bit activations by token; `given` holds the teacher
+    and the data:
+
+        student = ttq.reduce_layers(teacher, keep)
+        ttq.compress_(student, ttq.plan(student, bits=1, rest=8, activations=ttq.DynamicActivation(8)))
+        ttq.DistillTrainer(student, args, stages=ttq.SingleStage(200), layer_map=ttq.layer_map(keep), **given).train()
+        ttq.save(student, folder)
+
+    Nothing is distilled before, and the labels are not used. KL has the gradient of the paper's soft cross-entropy.
+    Source: X. Wu et al., "XTC", arXiv 2206.01859; the losses are those of Jiao et al., "TinyBERT", 2020, eq. 7–10.
+    """
+
+    _: KW_ONLY
+    cosine: float = 0.0
+    attention: float = 0.0
+    scores: float = 1.0
+    task: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -276,7 +268,8 @@ class TaskOnly(Schedule):
         return [TaskLoss()]
 
 
-SCHEDULES = Catalog(LayerByLayer, AllLayers, LogitsOnly, AttentionRelations, Contrastive, TaskOnly, base=Schedule)
+KINDS = (LayerByLayer, AllLayers, SingleStage, LogitsOnly, AttentionRelations, Contrastive, TaskOnly)
+SCHEDULES = Catalog(*KINDS, base=Schedule)
 
 
 def _entries(value) -> tuple:
