@@ -32,7 +32,7 @@ class LineProgress(_OneLine, ProgressCallback):
 
 
 def print_lines_(trainer: Trainer) -> None:
-    """Let a trainer print its logs in one line each. A notebook's own table and other reporters stay, with all parts."""
+    """Let a trainer print its logs in one line each. A notebook's own table and other reporters stay as they are."""
     for plain, short in ((PrinterCallback, LinePrinter), (ProgressCallback, LineProgress)):
         if any(type(callback) is plain for callback in trainer.callback_handler.callbacks):
             trainer.remove_callback(plain)
