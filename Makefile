@@ -10,6 +10,7 @@ LAB_FLAGS   ?=
 UPGRADE     :=
 LAB_EXTRAS  := deploy
 APP_EXTRAS  := app,deploy
+BOOK_EXTRAS := book,deploy
 TEST_EXTRAS := test
 
 TORCH    := 2.13.0
@@ -30,11 +31,13 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app assignments test lint unit chapters test-newest lock format minilm start-over
+.PHONY: help lab app book assignments mine test lint unit chapters test-newest lock format minilm start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
 	@echo "make app       open the plan builder, rank and bits of a whole model, on a page of its own"
+	@echo "make book      the whole suite as pages that need no network and no kernel: build/book/index.html"
+	@echo "make mine      copy the chapters to mine/, to work in; what is there already stays as it is"
 	@echo "make assignments   write the students' copies of the assignments into release/ (docs/instructor.md)"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
 	@echo "make format    let ruff rewrite what it can"
@@ -49,14 +52,26 @@ lab: $(READY)-lab
 app: $(READY)-app
 	export $(ON_PATH) && cd notebooks/app && python -m voila plan_builder.ipynb $(LAB_FLAGS) # reads voila.json there
 
+book: $(READY)-book
+	$(PY) docs/book/build.py
+
 assignments: $(READY)-test
 	$(ON_PATH) $(PY) notebooks/assignments/course.py release release
+
+# Chapters stay clean for `git pull`, answers stay in mine/, which git ignores and which lies as deep as notebooks/, so that
+# ../data is there too. Nothing in it is ever overwritten.
+mine:
+	@mkdir -p mine; for chapter in $(CHAPTERS); do \
+	  if [ -e mine/$$(basename $$chapter) ]; then echo "kept   mine/$$(basename $$chapter)"; \
+	  else cp $$chapter mine/ && echo "copied mine/$$(basename $$chapter)"; fi; done
+	@echo "TTQ: work in mine/. For a newer edition of a chapter, rename yours and call again."
 
 test: lint unit chapters
 
 lint: $(READY)-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) docs/spelling.py
 
 unit: $(READY)-test
 	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -p tests.kernels -n 2 --dist loadscope
@@ -117,7 +132,7 @@ DOTS      = { $(1) || echo PIP FAILED; } 2>&1 | tee -a $(LOG) | { while read -r 
   echo; [ -z "$$failed" ]; } || { tail -n 30 $(LOG) >&2; exit 1; }
 # an index of PyTorch builds may lack what torch needs in the lock's versions: the step after this one brings them
 GET_TORCH = $(if $(TORCH_INDEX),$(PIP) install $(UPGRADE) --index-url $(TORCH_INDEX),$(INSTALL))
-EXTRAS    = $(if $(filter test,$*),$(TEST_EXTRAS),$(if $(filter app,$*),$(APP_EXTRAS),$(LAB_EXTRAS)))
+EXTRAS    = $(or $(if $(filter test,$*),$(TEST_EXTRAS)),$(if $(filter app,$*),$(APP_EXTRAS)),$(if $(filter book,$*),$(BOOK_EXTRAS)),$(LAB_EXTRAS))
 PROJECT   = --no-build-isolation -e '.[$(EXTRAS)]'
 # A kernel's threads sleep while they wait. By default they spin: one busy program beside a kernel, and the thread that
 # has a core waits for the one that has none, and takes time that others need (tests/test_threads.py).
@@ -144,9 +159,9 @@ $(READY)-%: $(PY) pyproject.toml Makefile $(LOCK)
 	@echo "TTQ: setting up $(VENV) with $$($(PY) -V), a few minutes the first time; what pip says goes to $(LOG)"
 	@: > $(LOG)
 	@$(ANSWERS) || $(NO_NEED) || \
-	  $(call STOP,no package can be had from where pip looks: see 'Without a network' in README.md; $(LOG) says what was tried)
+	  $(call STOP,no package can be had from where pip looks: see 'Without a network' in docs/install.md; $(LOG) says what was tried)
 	@if $(PY) -c "$(HAS_TORCH)" 2>/dev/null; then echo "TTQ: 1 of 3, PyTorch: is there and is kept"; else \
-	  echo "TTQ: 1 of 3, PyTorch $(TORCH): about 200 MB, on Linux several GB unless you choose a build (README, Start)" && \
+	  echo "TTQ: 1 of 3, PyTorch $(TORCH): about 200 MB, on Linux several GB unless you choose a build (docs/install.md)" && \
 	  $(call DOTS,$(GET_TORCH) 'torch==$(TORCH)'); fi
 	@echo "TTQ: 2 of 3, about 150 packages: $(if $(LOCK),the versions of $(LOCK),the newest that pyproject.toml allows)"
 	@rm -rf ttqlib.egg-info # an older set-up left it; Python would read it before what is installed now

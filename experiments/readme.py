@@ -1,8 +1,13 @@
-"""Writes the tables of README.md between its markers, from data/results/: `python experiments/readme.py`."""
+"""Writes what pages say of data/results/: `python experiments/readme.py`.
 
+That is the table of README.md and those of docs/results.md, each between its markers, and the picture docs/results.svg.
+"""
+
+import headline
 from results import ROOT, load
 
-README = ROOT / "README.md"
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+FILES = ("atis", "glue", "speed")
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 
 
@@ -145,15 +150,31 @@ def _mean(metric: dict[str, float]) -> str:
 
 
 def tables(atis: list[dict], glue: list[dict], speed: list[dict]) -> str:
+    """All tables of docs/results.md."""
     trained = atis_table(atis) + glue_table(glue)
     return trained + training_table(speed) + inference_table(speed) + speed_table(speed)
 
 
-def with_table(readme: str, table: str) -> str:
-    """`readme` with the text between the markers replaced by `table`."""
-    before, rest = readme.split(BEGIN)
+def short_table(**rows: list[dict]) -> str:
+    """README's table, of a dozen lines."""
+    columns = ["task", "model", "bytes", "fewer", "scores", "a sentence"]
+    return _table(columns, headline.headline(rows), headline.NOTE)
+
+
+def with_table(page: str, table: str) -> str:
+    """`page` with the text between the markers replaced by `table`."""
+    before, rest = page.split(BEGIN)
     return before + BEGIN + table + END + rest.split(END)[1]
 
 
+def pages(rows: dict[str, list[dict]]) -> dict:
+    """The pages that hold a table, by path, as they must read."""
+    made = {README: short_table(**rows), RESULTS: tables(**rows)}
+    return {path: with_table(path.read_text(encoding="utf-8"), table) for path, table in made.items()}
+
+
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), tables(load("atis"), load("glue"), load("speed"))))
+    found = {name: load(name) for name in FILES}
+    for path, text in pages(found).items():
+        path.write_text(text, encoding="utf-8")
+    headline.draw(found)

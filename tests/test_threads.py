@@ -32,7 +32,7 @@ def seconds(**variables: str) -> float:
 
 
 def test_kernels_of_this_environment_have_threads_that_sleep():
-    assert kernel_environment().get("OMP_WAIT_POLICY") == "passive", "make lab and make test set it; README says how"
+    assert kernel_environment().get("OMP_WAIT_POLICY") == "passive", "make lab sets it; docs/install.md says how"
 
 
 @pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores under Linux")

@@ -1,10 +1,12 @@
-"""Result files: each row says where it came from, a file is never half-written, the README shows what is in them."""
+"""Result files: each row says where it came from, a file is never half-written, pages show what is in them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import headline
 import pytest
 import readme
 import results
@@ -140,20 +142,77 @@ def test_every_plan_that_was_ever_recorded_can_be_read(path):
             assert config.layers.keys() == row["plan"]["layers"].keys() and config.rest == row["plan"]["rest"]
 
 
-# --------------------------------------------------------------------------------------------- the tables of the README
+# --------------------------------------------------------------------------------------------- the tables of the pages
 
 
 def stored(name: str) -> list[dict]:
     return json.loads((ROOT / "data" / "results" / f"{name}.json").read_text())["rows"]
 
 
-@pytest.mark.parametrize("changed", ["atis", "glue", "speed"])
-def test_the_readme_shows_what_the_result_files_hold(changed):
-    text, rows = (ROOT / "README.md").read_text(), {name: stored(name) for name in ("atis", "glue", "speed")}
-    assert readme.with_table(text, readme.tables(**rows)) == text, "run: python experiments/readme.py"
+def all_stored() -> dict[str, list[dict]]:
+    return {name: stored(name) for name in readme.FILES}
+
+
+@pytest.mark.parametrize("changed", readme.FILES)
+def test_pages_show_what_the_result_files_hold(changed):
+    rows = all_stored()
+    as_they_are = {path: path.read_text(encoding="utf-8") for path in (readme.README, readme.RESULTS)}
+    assert readme.pages(rows) == as_they_are, "run: python experiments/readme.py"
     for row in rows[changed]:
         row["ratio"] += 1
-    assert readme.with_table(text, readme.tables(**rows)) != text
+    made = readme.pages(rows)
+    assert all(made[path] != as_they_are[path] for path in made)
+
+
+def test_the_readme_has_a_dozen_rows_and_fits_a_few_screens():
+    text = readme.README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    assert len(lines(text.split(readme.BEGIN)[1].split(readme.END)[0])) <= 12
+
+
+def numbers_apart(drawing: str) -> tuple[list[str], list[float]]:
+    number = re.compile(r"-?\d+\.?\d*")
+    return number.split(drawing), [float(one) for one in number.findall(drawing)]
+
+
+def test_the_picture_is_drawn_from_the_rows(tmp_path):
+    """To a tenth of a point: the last digit is the processor's."""
+    rows = all_stored()
+    headline.draw(rows, tmp_path / "drawn.svg")
+    words, drawn = numbers_apart((tmp_path / "drawn.svg").read_text())
+    kept_words, kept = numbers_apart(headline.PICTURE.read_text())
+    if kept_words != words:
+        pytest.fail("docs/results.svg is another picture: run python experiments/readme.py")
+    assert drawn == pytest.approx(kept, abs=0.1)
+    for row in rows["atis"]:
+        row["metrics"]["slot_f1"]["mean"] -= 3 * (row["method"] == "svd-qat")
+    headline.draw(rows, tmp_path / "changed.svg")
+    assert numbers_apart((tmp_path / "changed.svg").read_text())[1] != pytest.approx(kept, abs=0.1)
+
+
+def test_the_words_beside_the_picture_are_those_of_the_rows():
+    points = headline.points(all_stored())
+    atis, sst2 = (by_ratio(panel) for panel in points.values())
+    assert abs(atis["trains"][232]) < 0.1 > abs(atis["low-rank products"][234])  # "level with", "tie"
+    text = " ".join(readme.README.read_text(encoding="utf-8").split())
+    assert f"trains lose {sst2['trains'][46]:.1f} points at 46 times" in text
+    dense, *cut = [headline.pick(stored("atis"), **headline.DENSE)] + [
+        row for row in stored("atis") if row["method"] == "tt-ptq" and row["split"] == "test"
+    ]
+    lost = {f"{dense['metrics']['slot_f1']['mean'] - row['metrics']['slot_f1']['mean']:.0f}" for row in cut}
+    assert lost == {"39"} and "loses 39 points" in readme.RESULTS.read_text(encoding="utf-8")
+
+
+def by_ratio(families: dict[str, list[tuple[float, float]]]) -> dict[str, dict[int, float]]:
+    return {family: {round(ratio): behind for ratio, behind in found} for family, found in families.items()}
+
+
+def test_a_row_is_picked_only_where_it_is_the_only_one():
+    rows = [ROW, {**ROW, "rank": 8, "settings": {"epochs": 3, "start": "dense"}}]
+    assert headline.pick(rows, rank=8) is rows[1] and headline.pick(rows, start=None) is rows[0]
+    for said in ({"method": "tt"}, {"rank": 5}):
+        with pytest.raises(LookupError, match="exactly one must"):
+            headline.pick(rows, **said)
 
 
 def lines(table: str) -> list[list[str]]:
@@ -260,7 +319,7 @@ def test_the_tables_of_whole_models_have_a_line_a_machine_and_one_of_sizes():
     assert lines("| forward pass" + own)[1] == ["bert 1×128", "70 ms (1.0×)", "90 ms"]
 
 
-def test_the_readme_says_in_words_what_the_speeds_are():
+def test_the_page_says_in_words_what_the_speeds_are():
     rows: dict[str, dict[str, dict]] = {}
     for row in stored("speed"):
         if not row["settings"]:
@@ -278,7 +337,7 @@ def test_the_readme_says_in_words_what_the_speeds_are():
     alone = [times(own, "dense, kept", form) for form in kept]
     limit = rows[eight]["dense"]["milliseconds"]["mean"] / rows[eight]["fused"]["floor"]["mean"]
     assert rows[eight]["dense"]["floor"]["mean"] >= 0.85 * rows[eight]["dense"]["milliseconds"]["mean"]  # "nearly"
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(readme.RESULTS.read_text(encoding="utf-8").split())
     for words in (
         f"{eager:.1f} times sooner than the dense one in PyTorch, {compiled:.1f} times where both are compiled",
         f"and {graph:.1f} times in onnxruntime; {eager8:.1f} and {graph8:.1f} times where both are in 8 bits",

@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
 
 import ttqlib as ttq
 
@@ -280,3 +282,20 @@ def test_trade_offs_draw_every_metric_with_controls_hollow_and_marks_as_lines():
         spaced = axes.transData.transform([(1, 100), (1, 99), (1, 91), (1, 90)])[:, 1]
         assert spaced[0] - spaced[1] > 3 * (spaced[2] - spaced[3])  # a point near the top counts for more
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["paper", "chosen", "trains", "narrow"]
+
+
+def stored(figure) -> dict:
+    """The metadata that a notebook stores with a figure, as IPython makes them."""
+    display = DisplayFormatter()
+    display.formatters["image/png"].for_type(Figure, lambda figure: b"drawn")
+    data, metadata = display.format(figure)
+    assert data["image/png"] == b"drawn"
+    return metadata
+
+
+def test_figures_are_stored_with_words_for_those_who_cannot_see_them():
+    curves = {"dense": {1: 0.5, 2: 0.25}, "trains": {1: 0.4, 2: 0.1}}
+    said = "loss against step. Shown: dense, trains."
+    assert stored(ttq.plots.lines(curves, "step", "loss")) == {"image/png": {"alt": said}}
+    drawing = stored(ttq.plots.tensor_network([torch.zeros(1, 2, 3), torch.zeros(3, 4, 1)]))["image/png"]["alt"]
+    assert drawing.startswith("a drawing with the words") and "3" in drawing

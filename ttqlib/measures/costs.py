@@ -19,6 +19,9 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
 
     Raises:
         ValueError: the shapes differ (they are not broadcast), or the reference is zero.
+
+    >>> ttq.relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0]))
+    0.2
     """
     if reference.shape != approximation.shape:
         raise ValueError(f"shapes must be equal, got {tuple(reference.shape)} and {tuple(approximation.shape)}")
@@ -30,7 +33,11 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers the parameters of `module` hold, shared ones counted once."""
+    """How many numbers the parameters of `module` hold, shared ones counted once.
+
+    >>> ttq.count_parameters(ttq.TTLinear(768, 768, rank=30)), ttq.count_parameters(torch.nn.Linear(768, 768))
+    (21216, 590592)
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -52,6 +59,9 @@ def flops(layer: nn.Module, tokens: int, merged: bool = False) -> int:
     Raises:
         TypeError: a layer of another kind.
         ValueError: `tokens` is not a whole number of at least 0.
+
+    >>> ttq.flops(torch.nn.Linear(768, 768), tokens=128)
+    150994944
     """
     tokens = whole_number("tokens", tokens, minimum=0)
     if isinstance(layer, TTLinear):

@@ -44,6 +44,11 @@ def plan(
     Raises:
         ValueError: nothing in the model to compress; a rank, bit width or `rest` that is not allowed; both a rank and
             rules; a rule that matches no layer, or gives a layer a format of the wrong kind.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.ReLU(), torch.nn.Linear(768, 2))
+    >>> config = ttq.plan(model, rank=30, bits=4, rest=8)
+    >>> {name: layer.format for name, layer in config.layers.items()}
+    {'0': TT(rank=30, in_modes=None, out_modes=None)}
     """
     default = _default(rank, bits, rules, LayerPlan(None, quantize, activations))
     found, partners = layers(model), _partners(model)

@@ -22,6 +22,10 @@ def fake_quantize_(module: nn.Module, recipe: WeightRecipe, name: str = "weight"
 
     Raises:
         ValueError: something is parametrizing it already, or `recipe.build` refuses it.
+
+    >>> layer = ttq.fake_quantize_(torch.nn.Linear(64, 64), ttq.LSQ(2))
+    >>> layer.weight.unique().numel()  # of 4096 weights
+    4
     """
     if parametrize.is_parametrized(module, name):
         raise ValueError(f"{name} of this {type(module).__name__} is parametrized already; remove that first")

@@ -18,6 +18,9 @@ def accuracy(expected: Sequence, predicted: Sequence) -> float:
 
     Raises:
         ValueError: sequences of different lengths, or empty ones.
+
+    >>> ttq.accuracy(["good", "bad", "good", "bad"], ["good", "bad", "bad", "bad"])
+    75.0
     """
     if len(expected) != len(predicted) or not len(expected):
         raise ValueError(f"need as many predictions as labels, at least one; got {len(predicted)} and {len(expected)}")
@@ -59,6 +62,9 @@ def slot_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str 
 
     Raises:
         ValueError: another number of rows, or of labels in a row, which is named; labels with a beginning and without.
+
+    >>> ttq.slot_f1([["O", "B-city", "I-city"]], [["O", "B-city", "O"]])  # half of a name is no name
+    0.0
     """
     from seqeval.metrics import f1_score
 

@@ -34,6 +34,10 @@ def tt_round(
         TypeError: a core is not a real floating-point tensor.
         ValueError: no cores, or cores that do not fit together; a core that is empty or holds NaN or infinity; a bad
             rank; a tolerance outside (0, 1).
+
+    >>> twice = [torch.ones(1, 4, 2), torch.ones(2, 4, 1)]  # a matrix of rank 1, stored with rank 2
+    >>> [tuple(core.shape) for core in ttq.tt_round(twice, tolerance=1e-3)]
+    [(1, 4, 1), (1, 4, 1)]
     """
     check_one_of(rank, tolerance)
     _check_train(cores)

@@ -41,6 +41,9 @@ def factorize(size: int, parts: int = 3) -> tuple[int, ...]:
 
     Raises:
         ValueError: `size` or `parts` is not a whole number of at least 1.
+
+    >>> ttq.factorize(768), ttq.factorize(30522)
+    ((12, 8, 8), (32, 31, 31))
     """
     size, parts = whole_number("size", size), whole_number("parts", parts)
     padded = _smallest_cover(size, parts)
@@ -79,6 +82,9 @@ def clip_ranks(modes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ..
     Raises:
         ValueError: modes or ranks that are no whole numbers of at least 1, or a tuple of ranks that is not d + 1 long
             with 1 at both ends.
+
+    >>> ttq.clip_ranks((2, 3, 4), 10)
+    (1, 2, 4, 1)
     """
     modes = mode_sizes("modes", modes)
     if isinstance(rank, Sequence) and not isinstance(rank, str):
@@ -104,6 +110,9 @@ def tt_parameters(modes: Sequence[int], rank: int | Sequence[int]) -> int:
 
     Raises:
         ValueError: as `clip_ranks`.
+
+    >>> ttq.tt_parameters((12, 8, 8, 8, 8, 12), 30)
+    20448
     """
     ranks = clip_ranks(modes, rank)
     return sum(left * mode * right for left, mode, right in zip(ranks, modes, ranks[1:], strict=False))
@@ -114,6 +123,9 @@ def largest_rank(modes: Sequence[int], parameters: int) -> int:
 
     Raises:
         ValueError: not even rank 1 fits.
+
+    >>> ttq.largest_rank((12, 8, 8, 8, 8, 12), 30_000)
+    37
     """
     parameters = whole_number("parameters", parameters)
     if tt_parameters(modes, 1) > parameters:

@@ -36,6 +36,10 @@ def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: f
     Raises:
         TypeError: `tensor` is not a real floating-point tensor.
         ValueError: it is empty or holds NaN or infinity; a bad rank; a tolerance outside (0, 1).
+
+    >>> cores = ttq.tt_svd(torch.arange(24.0).reshape(2, 3, 4), rank=2)
+    >>> [tuple(core.shape) for core in cores]
+    [(1, 2, 2), (2, 3, 2), (2, 4, 1)]
     """
     check_tensor(tensor)
     check_one_of(rank, tolerance)
@@ -51,7 +55,12 @@ def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: f
 
 
 def tt_to_tensor(cores: Sequence[Tensor]) -> Tensor:
-    """The full tensor, of shape (n_1, …, n_d), that `cores` of shape (r_{k-1}, n_k, r_k) stand for."""
+    """The full tensor, of shape (n_1, …, n_d), that `cores` of shape (r_{k-1}, n_k, r_k) stand for.
+
+    >>> tensor = torch.arange(24.0).reshape(2, 3, 4)
+    >>> torch.allclose(ttq.tt_to_tensor(ttq.tt_svd(tensor, rank=2)), tensor, atol=1e-4)
+    True
+    """
     with _tensorly() as tl:
         return tl.tt_tensor.tt_to_tensor(list(cores))
 
@@ -102,6 +111,9 @@ def unfolding(tensor: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: there is no k-th unfolding.
+
+    >>> ttq.unfolding(torch.zeros(2, 3, 4), 2).shape
+    torch.Size([6, 4])
     """
     if not 1 <= k < tensor.ndim:
         raise ValueError(f"k must be 1 … {tensor.ndim - 1} for a tensor with {tensor.ndim} modes, got {k}")
@@ -145,6 +157,9 @@ def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
     Raises:
         TypeError: `tensor` is not a real floating-point tensor.
         ValueError: it is empty or holds NaN or infinity; a tolerance outside (0, 1).
+
+    >>> ttq.tt_ranks(torch.ones(4, 4, 4), tolerance=0.01)
+    (1, 1, 1, 1)
     """
     check_tolerance(tolerance)
     check_tensor(tensor)
@@ -173,7 +188,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def core_ranks(cores: Sequence[Tensor]) -> tuple[int, ...]:
-    """The d + 1 TT-ranks (1, r_1, …, r_{d-1}, 1) of `cores`, whose first and last axes they are."""
+    """The d + 1 TT-ranks (1, r_1, …, r_{d-1}, 1) of `cores`, whose first and last axes they are.
+
+    >>> ttq.core_ranks([torch.zeros(1, 2, 5), torch.zeros(5, 3, 1)])
+    (1, 5, 1)
+    """
     return (*(len(core) for core in cores), 1)
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import find_labels
 
 from ..layers.together import merged_together
+from .log_lines import print_lines_
 from .observation import Observation, observe, recorded_attention, records_attention
 from .pairing import layer_parameters, stages_of
 from .qat import QATTrainer
@@ -74,7 +75,7 @@ class StageSwitch(TrainerCallback):
 
 
 class DistillTrainer(QATTrainer):
-    """Trains a student on what its teacher computes, one stage of a schedule after the other.
+    """Trains a student on what its teacher computes, one stage of a schedule after the other::
 
         trainer = ttq.DistillTrainer(model=student, teacher=teacher, stages=ttq.LayerByLayer(steps=500), args=args,
                                      train_dataset=rows, data_collator=collate)
@@ -131,6 +132,7 @@ class DistillTrainer(QATTrainer):
         self._switch, self._unpadding = StageSwitch(self.stages), Unpadding(model, teacher)
         options["callbacks"] = [self._switch, *(options.get("callbacks") or ())]
         super().__init__(model, args, **options)
+        print_lines_(self)
         self.model_accepts_loss_kwargs = False  # each loss is a mean, and the Trainer takes the mean of those
         self._teachers = _columns(teacher).difference(self.label_names)
         own = _columns(model)  # none, where it takes whatever it is given

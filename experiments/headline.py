@@ -1,0 +1,120 @@
+"""README's one table and its picture, each from rows of data/results/ that are named here one by one."""
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from results import ROOT
+
+from ttqlib.plots.style import side_by_side
+
+PICTURE = ROOT / "docs" / "results.svg"
+# What arXiv 2306.01076 reports: its abstract, "up to 63 times" on ATIS; on GLUE, points lost behind a BERT-base.
+PAPER_ATIS, PAPER_SST2 = 63, {45: 3.6, 88: 4.5}
+DENSE = {"method": "dense", "split": "test"}
+STUDENT = {"task": "sst2", "split": "validation", "hold_out": "rows", "inputs": "crossed"}
+SPEED = {"task": "bert-base 1×128", "split": "forward", "rest": None}
+HEADLINE = [  # what a line says, the file, and the fields of row or settings that only one of its rows has
+    ("dense transformer, 768 wide", "atis", DENSE),
+    ("trains, 2-bit cores, cut from the dense one", "atis", {"method": "tt-qat", "split": "test", "start": "dense"}),
+    ("low-rank products, 2 bits, cut likewise", "atis", {"method": "svd-qat", "split": "test", "start": "dense"}),
+    ("narrow dense transformer, 2 bits", "atis", {"method": "narrow-qat", "split": "test", "hidden": 160}),
+    ("trains, 2-bit cores, from random", "atis", {"method": "tt-qat", "split": "test", "start": None}),
+    ("MiniLM, the teacher", "glue", {**STUDENT, "method": "dense", "inputs": None}),
+    ("trains, 3 bits", "glue", {**STUDENT, "bits": 3, "rank": 112}),
+    ("trains, 3 bits", "glue", {**STUDENT, "bits": 3, "rank": 48}),
+    ("trains, 2 bits", "glue", {**STUDENT, "bits": 2, "rank": 36}),
+    ("dense, PyTorch", "speed", {**SPEED, "method": "dense"}),
+    ("dense in 8 bits, onnxruntime", "speed", {**SPEED, "method": "dense-onnx-int8"}),
+    ("trains of rank 30, onnxruntime", "speed", {**SPEED, "method": "fused-onnx"}),
+]
+SCORES = ("intent_accuracy", "slot_f1", "accuracy")
+TASKS = {"atis": "ATIS, test", "glue": "SST-2, validation", "speed": "BERT-base, random weights"}
+NOTE = (
+    "ATIS: intent accuracy, slot F1 (± standard deviation over three seeds). SST-2: accuracy; all but 46× have one "
+    "seed. Milliseconds: one sentence of 128 tokens, two threads; no accuracy belongs to those weights, and no times "
+    "were taken of the models above. Bytes are those on disk."
+)
+FAMILIES = {"tt": "trains", "tt-qat": "trains", "narrow": "narrow", "narrow-qat": "narrow"}
+FAMILIES |= {"svd": "low-rank products", "svd-qat": "low-rank products"}
+
+
+def pick(rows: list[dict], **said) -> dict:
+    """The one row whose fields, or settings, are as said; None stands for what a row does not have.
+
+    Raises:
+        LookupError: there is none, or there are several.
+    """
+    found = [row for row in rows if all({**(row["settings"] or {}), **row}.get(k) == v for k, v in said.items())]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} rows have {said}, exactly one must")
+    return found[0]
+
+
+def headline(rows: dict[str, list[dict]]) -> list[list[str]]:
+    """The cells of the table, line by line."""
+    lines = []
+    for label, name, said in HEADLINE:
+        row = pick(rows[name], **said)
+        scores = [_percent(row["metrics"][score]) for score in SCORES if score in row["metrics"]]
+        took = f"{row['metrics']['milliseconds']['mean']:.0f} ms" if name == "speed" else ""
+        lines.append([TASKS[name], label, _size(row["stored_bytes"]), f"{row['ratio']:.0f}×", ", ".join(scores), took])
+    return lines
+
+
+def points(rows: dict[str, list[dict]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """What the picture shows: by panel and family (times fewer bytes, points behind the dense model).
+
+    Of ATIS every trained row of the test split, by the worse of its two scores; of SST-2 the students that learn from
+    crossed sentences. Rounding without training (`tt-ptq`) lies far outside the picture and is left to the tables.
+    """
+    atis, sst2 = pick(rows["atis"], **DENSE), pick(rows["glue"], **{**STUDENT, "method": "dense", "inputs": None})
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {"ATIS": {}, "SST-2": {}}
+    for row in rows["atis"]:
+        if row["split"] == "test" and row["method"] in FAMILIES:
+            panels["ATIS"].setdefault(FAMILIES[row["method"]], []).append((row["ratio"], _behind(row, atis)))
+    for row in rows["glue"]:
+        if all({**row["settings"], **row}.get(k) == v for k, v in STUDENT.items()) and row["method"] in FAMILIES:
+            panels["SST-2"].setdefault(FAMILIES[row["method"]], []).append((row["ratio"], _behind(row, sst2)))
+    return panels
+
+
+def picture(rows: dict[str, list[dict]]) -> Figure:
+    """Two panels: points behind the dense model against how many times fewer bytes."""
+    figure, panels = side_by_side(2, 9.0, 3.7, layout=None, sharey=True)
+    figure.subplots_adjust(0.08, 0.27, 0.98, 0.9, 0.06)
+    looks = {"trains": ("o", 7, "tab:orange"), "low-rank products": ("s", 12, "none"), "narrow": ("^", 7, "white")}
+    titles = ("ATIS, test: worse of intent and slot F1", "SST-2, validation: accuracy")
+    for axes, title, families in zip(panels, titles, points(rows).values()):
+        axes.plot(1, 0, "*", ms=14, color="black", label="dense")
+        for family, (marker, size, fill) in looks.items():
+            x, y = zip(*families.get(family, [(1, -99)]))  # one outside, so that the legend has all of them
+            axes.plot(x, y, marker, ms=size, mfc=fill, mec="black", label=family)
+        axes.set(title=title, xlabel="times fewer bytes than dense", xscale="log", xlim=(0.8, 700), ylim=(5, -1))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}×")
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].axvline(PAPER_ATIS, color="black", ls="--")
+    panels[0].text(0.95 * PAPER_ATIS, 4.7, f"paper: up to {PAPER_ATIS}×", ha="right")
+    panels[1].plot(*zip(*PAPER_SST2.items()), "X", ms=8, color="grey", mec="black", label="the paper's, from BERT-base")
+    panels[0].set_ylabel("points behind dense")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="lower center", ncols=5)
+    return figure
+
+
+def draw(rows: dict[str, list[dict]], path=PICTURE) -> None:
+    """Write the picture, on a white ground, so that it can be read on a dark page, and the same at every call."""
+    with matplotlib.rc_context({"svg.hashsalt": "ttq", "svg.fonttype": "path"}):
+        picture(rows).savefig(path, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+
+
+def _behind(row: dict, dense: dict) -> float:
+    return max(dense["metrics"][one]["mean"] - row["metrics"][one]["mean"] for one in SCORES if one in row["metrics"])
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.{1 if count < 1e8 else 0}f} MB"
+
+
+def _percent(metric: dict[str, float]) -> str:
+    return f"{metric['mean']:.1f}" + ("" if metric["sd"] is None else f" ± {metric['sd']:.1f}") + " %"
