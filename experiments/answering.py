@@ -3,8 +3,8 @@
     python experiments/answering.py             # rows that are there are left alone
     python experiments/answering.py --record    # into data/results/answering.json, not runs/answering
 
-`resident_bytes` is how much a fresh process, which has imported all that is needed, has in memory at most while it
-answers a sentence; `own_bytes` is the same above a process that has answered with a tiny model of the same kind, which
+`resident_bytes` is how much more than after its imports a fresh process has in memory at most while it answers one
+sentence after another, each of other words: a table in floating point comes into memory as it is read. `own_bytes` is the same above a process that has answered with a tiny model of the same kind, which
 leaves out the pages of PyTorch's own code. `loading_bytes` is the peak before. `times_float` compares medians of
 answers that take turns with the model in floating point: on a busy machine no other time means anything.
 """
@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 import ttqlib as ttq
 
-TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32, 5
+TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32, 40
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
 RECIPES = {32: None, 1: ttq.Binary(per="channel"), 2: ttq.Ternary(per="channel")}  # bits → of every matrix, by rows
@@ -59,17 +59,17 @@ def answer(model: nn.Module, ids: Tensor) -> Tensor:
 def memory(folder: Path, tiny: Path | None) -> dict[str, int]:
     """Runs in a process of its own: what it grows by, above the answers of a tiny model if there is one."""
     torch.set_num_threads(1)
+    _ = ttq.load  # which imports what it needs only now
     if tiny is not None:
         answer(load(tiny), torch.zeros(1, TOKENS, dtype=torch.long))
     forget_peak()
     before = resident("VmRSS")
-    model, ids = load(folder), torch.arange(1, 1 + TOKENS)[None]
+    model = load(folder)
     loading = resident("VmHWM") - before
-    for _ in range(ANSWERS):  # a first one makes what stays
-        answer(model, ids)
     forget_peak()
+    draw = torch.Generator().manual_seed(SEED)
     for _ in range(ANSWERS):
-        answer(model, ids)
+        answer(model, torch.randint(model.config.vocab_size, (1, TOKENS), generator=draw))
     return {"loading": loading, "answering": resident("VmHWM") - before}
 
 
@@ -108,7 +108,11 @@ def main(arguments: list[str] | None = None) -> None:
             figures = measure(root / f"{bits}", root / "32", root / f"tiny {bits}")
             row = row_of({name: [value] for name, value in figures.items()}, None, bits, [SEED], sizes[bits], sizes[32])
             row |= {"task": TASK, "split": SPLIT, "method": "dense" if bits == 32 else "packed", "plan": plans[bits]}
-            record(path, row | {"settings": SHAPE | {"tokens": TOKENS, "threads": 1}}, time.perf_counter() - start)
+            record(
+                path,
+                row | {"settings": SHAPE | {"tokens": TOKENS, "answers": ANSWERS, "threads": 1}},
+                time.perf_counter() - start,
+            )
             print(line(row))
 
 
