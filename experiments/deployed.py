@@ -174,13 +174,18 @@ def _growth(threads: int, function: Callable, arguments: tuple) -> int:
     import onnxruntime  # noqa: F401
 
     torch.set_num_threads(threads)
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = _status("VmRSS")
+    forget_peak()
+    before = resident("VmRSS")
     function(*arguments)
-    return _status("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _status(name: str) -> int:
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident(name: str) -> int:
+    """Bytes of this process that lie in memory: "VmRSS" now, "VmHWM" at most since the peak was forgotten; on Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 

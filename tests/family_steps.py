@@ -234,13 +234,14 @@ def save(trial: Trial) -> None:
 
 
 def load(trial: Trial) -> None:
-    """from_pretrained gives a model with the same answers, to the bit."""
+    """from_pretrained gives a model with the same answers, to the bit, and so does ttq.load with packed=True."""
     model = trial.watch(trial.compressed())
     model.save_pretrained(trial.folder)
     loaded = type(model).from_pretrained(trial.folder)  # as README says, also where a tensor of its own is quantized
     assert not loaded.training
     assert_equal(answers(loaded, trial.inputs()), answers(model, trial.inputs()))
     assert_tied(loaded, trial.dense())
+    assert_equal(answers(ttq.load(trial.folder, packed=True), trial.inputs()), answers(model, trial.inputs()))
 
 
 def generate(trial: Trial) -> None:

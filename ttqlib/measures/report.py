@@ -30,7 +30,7 @@ class ReportRow:
 
     layer: str
     format: str
-    parameters: int  # the numbers that it holds in memory
+    parameters: int  # its numbers, packed or not
     stored_bytes: int  # in the file
     dense_bytes: int  # of the same layer, dense in float32
     flops: int  # of its matrix products
@@ -133,7 +133,9 @@ def _plain_sizes(model: nn.Module) -> dict[str, int]:
 
 def _report_row(name: str, module: nn.Module, stored: int, tokens: int, seen: set[int]) -> ReportRow:
     """`seen` are the parameters of rows before: a tied one counts there."""
-    own = [parameter for path, parameter in module.named_parameters() if _is_own(path) and id(parameter) not in seen]
+    own = [parameter for path, parameter in module.named_parameters() if _is_own(path)]
+    own += [latent for _, _, latent in quantized(module)]  # of a model that is packed in memory they are no parameters
+    own = [parameter for number, parameter in {id(one): one for one in own}.items() if number not in seen]
     seen |= {id(parameter) for parameter in own}
     parameters = sum(parameter.numel() for parameter in own)
     dense = parameters

@@ -22,9 +22,10 @@ from ..plans.configs import TTQConfig
 from ..surgery.compress import plan_of
 from .files import DIGEST, first_line, module_bytes, specs_of, write
 from .folders import current, replacing
+from .packed import pack_
 from .reading import CONFIG, WEIGHTS, Written, check_digest, checked_tensors
 from .rebuild import check_rebuild, empty_like, on_meta, reads_by_rows, rebuilt, replace_tensors
-from .stored import VERSION, expected, fill_, packed
+from .stored import VERSION, contents_of, expected, fill_
 
 METHOD = "ttq"  # what transformers calls us
 
@@ -61,7 +62,7 @@ def contents(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: as `save`.
     """
     version = _version(model)
-    return packed(*check_rebuild(model, plan_of(model), version), version)
+    return contents_of(*check_rebuild(model, plan_of(model), version), version)
 
 
 def _version(model: nn.Module) -> int:
@@ -86,13 +87,18 @@ def _write_description(model: transformers.PreTrainedModel, saved: Mapping, fold
         model.generation_config.save_pretrained(folder)
 
 
-def load(folder: str | os.PathLike, into: nn.Module | None = None) -> nn.Module:
+def load(folder: str | os.PathLike, into: nn.Module | None = None, *, packed: bool = False) -> nn.Module:
     """The model that `save` wrote, in eval mode, with exactly the weights that it computed with.
 
     A transformers model is built from its own config.json: it must be of one of transformers' classes, or an
     `IntentSlotModel`. Any other module is filled in place and returned: `into` is a dense module as it was before
     `compress_`; its weights do not matter. If anything is wrong with the files it stays as it was. The folder is only
     read. One that an earlier version wrote under other names is read, too, and a line of the log says so.
+
+    With `packed` the quantized weights stay packed in memory: each is unpacked when its layer computes, of a table of
+    words the rows that are asked for. Such a model gives the same answers, to the bit, in little more memory than the
+    file takes; it cannot train, and is saved, reported and fused as any other. `from_pretrained` does the same where
+    its `config` has an entry "packed": True in `quantization_config`.
 
     Raises:
         FileNotFoundError: the folder or one of its two files is missing.
@@ -106,14 +112,14 @@ def load(folder: str | os.PathLike, into: nn.Module | None = None) -> nn.Module:
     config = _read_config(folder / CONFIG)
     written = read_plan(config.get("quantization_config"))
     if into is None:
-        return _from_pretrained(folder, config, variant)
+        return _from_pretrained(folder, config, variant, packed)
     check_digest(folder / WEIGHTS, written.digest)
     if any(tensor.is_meta for tensor in (*into.parameters(), *into.buffers())):
         raise ValueError("into must lie on a real device, got tensors on the meta device")
     skeleton = copy.deepcopy(into, {id(parameter): on_meta(parameter) for parameter in into.parameters()})
     tensors = checked_tensors(rebuilt(skeleton, written.plan, written.version), [folder / WEIGHTS], written)
     _rebuild_(into, written)
-    fill_(into, tensors)
+    (pack_ if packed else fill_)(into, tensors)
     return into.eval()
 
 
@@ -172,7 +178,7 @@ def _variant(folder: Path) -> str | None:
     return None
 
 
-def _from_pretrained(folder: Path, config: dict, variant: str | None) -> nn.Module:
+def _from_pretrained(folder: Path, config: dict, variant: str | None, packed: bool) -> nn.Module:
     """Built by the class that config.json names: looked up among known ones, never imported from where a file says."""
     name = config.get("architectures")
     name = name[0] if isinstance(name, list) and len(name) == 1 and isinstance(name[0], str) else None
@@ -185,11 +191,19 @@ def _from_pretrained(folder: Path, config: dict, variant: str | None) -> nn.Modu
             "give the module to load into, ttq.load(folder, into=module)"
         )
     try:
-        return kind.from_pretrained(folder, local_files_only=True, variant=variant or None)
+        options = {"config": _asking_for_packed(kind, folder)} if packed else {}
+        return kind.from_pretrained(folder, local_files_only=True, variant=variant or None, **options)
     except (ValueError, OSError):
         raise
     except Exception as error:
         raise ValueError(f"{folder / CONFIG} describes no {name}: {first_line(error)}") from error
+
+
+def _asking_for_packed(kind: type[transformers.PreTrainedModel], folder: Path) -> transformers.PreTrainedConfig:
+    """The config of a folder, with the wish that weights stay packed beside the plan."""
+    config = kind.config_class.from_pretrained(folder, local_files_only=True)
+    config.quantization_config = {**config.quantization_config, "packed": True}
+    return config
 
 
 def _rebuild_(module: nn.Module, written: Written) -> None:

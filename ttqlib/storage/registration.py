@@ -14,13 +14,18 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 @register_quantization_config("ttq")
 class PlanConfig(QuantizationConfigMixin):
-    """A plan in the clothes that transformers expects: the `quantization_config` of a config.json."""
+    """A plan in the clothes that transformers expects: the `quantization_config` of a config.json.
+
+    With `packed`, which no file holds, the weights of the model stay packed in memory: put it into the entry
+    `quantization_config` of a config that is given to `from_pretrained`.
+    """
 
     quant_method = "ttq"
 
-    def __init__(self, **written):
+    def __init__(self, packed: bool = False, **written):
         from .checkpoint import read_plan
 
+        self.packed = packed
         self.written = read_plan({"quant_method": self.quant_method, **written})
 
     def to_dict(self) -> dict:
@@ -86,6 +91,7 @@ class PlanQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model, **options):
         from ..inventory.ties import share_parameters_
+        from .packed import pack_
         from .stored import fill_
 
         share_parameters_(model, self._shared)
@@ -93,7 +99,7 @@ class PlanQuantizer(HfQuantizer):
         if any(tensor.is_meta for tensor in model.parameters()):
             raise ValueError("a model with a plan has to lie in memory: read it without offloading parts of it")
         _align(model)
-        fill_(model, self._tensors)
+        (pack_ if self.quantization_config.packed else fill_)(model, self._tensors)
         del self._tensors, self._shared
         model.is_quantized = False  # its weights are floating-point numbers: unlike packed ones they can be cast
         return model

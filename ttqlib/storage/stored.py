@@ -5,7 +5,7 @@ follows tensor, in the order that the module has them, each in its own number of
 zero points, if it has any. What is not quantized is stored under its own name; a rest of 16 bits is float16.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Stored:
     plain: dict[str, tuple[Tensor, torch.dtype]] = field(default_factory=dict)
 
 
-def packed(
+def contents_of(
     model: nn.Module, kept: Mapping[str, Tensor] = MappingProxyType({}), version: int = VERSION
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What the file of a model holds: its tensors and its metadata.
@@ -67,7 +67,7 @@ def packed(
 
 
 def expected(model: nn.Module) -> dict[str, Spec]:
-    """What `packed` would give, as dtypes and shapes only: also for a model on the meta device."""
+    """What `contents_of` would give, as dtypes and shapes only: also for a model on the meta device."""
     specs: dict[str, Spec] = {}
     for prefix, stored in _stored(model):
         specs |= {prefix + name: (dtype, tuple(tensor.shape)) for name, (tensor, dtype) in stored.plain.items()}
@@ -127,28 +127,39 @@ def check_values(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for prefix, stored in _stored(model):
         if stored.quantized and (tensors[prefix + "scales"] < 0).any():
             raise ValueError(f"{prefix}scales must not be negative")
-        for _ in _decoded(prefix, stored, tensors):  # which looks at the codes
+        for _ in _unpacked(prefix, stored, tensors):  # which looks at the codes
             pass
 
 
+def make_latent_(quantizer: WeightQuantizer, latent: Tensor, codes: Tensor, scales: Mapping[str, Tensor]) -> None:
+    """Let a latent weight become the decoded one, and its quantizer hold what it holds of these scales."""
+    # a scale that is held is read as |scale| + tiny; one that follows the weight was stored as it is read
+    applied = {**scales, "scale": positive(scales["scale"])} if quantizer.held else scales
+    latent.copy_(quantizer.decode(codes, applied))
+    for name in quantizer.held:
+        getattr(quantizer, name).copy_(scales[name])
+
+
 @torch.no_grad()
-def fill_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `checked_tensors` into the compressed model that they are for; latent weights become the decoded ones."""
+def fill_(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    make: Callable[[WeightQuantizer, Tensor, Tensor, dict[str, Tensor]], None] = make_latent_,
+) -> None:
+    """Copy `checked_tensors` into the compressed model that they are for; `make` says what becomes of codes."""
     for prefix, stored in _stored(model):
         for name, (tensor, _) in stored.plain.items():
             tensor.copy_(tensors[prefix + name])
-        for (quantizer, latent), (weight, scales) in zip(stored.quantized, _decoded(prefix, stored, tensors)):
-            latent.copy_(weight)
-            for name in quantizer.held:
-                getattr(quantizer, name).copy_(scales[name])
+        for (quantizer, latent), (codes, scales) in zip(stored.quantized, _unpacked(prefix, stored, tensors)):
+            make(quantizer, latent, codes, scales)
     for name, tensor in unsaved(model).items():
         if name in tensors:
             put_(model, name, tensors[name].to(tensor.device))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise a ValueError where a weight or a scale holds NaN or infinity."""
-    if tensor.is_floating_point() and not tensor.isfinite().all():
+    """Raise a ValueError where a weight or a scale holds NaN or infinity; on the meta device it holds nothing."""
+    if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
         hint = " (an activation quantizer that is not calibrated?)" if name.endswith("input_quantizer.scale") else ""
         raise ValueError(f"{name} holds NaN or infinite values{hint}")
 
@@ -220,8 +231,8 @@ def _shapes(quantizer: WeightQuantizer, latent: Tensor) -> Shapes:
     return Shapes(counts, scales["scale"], zero_point)
 
 
-def _decoded(prefix: str, stored: Stored, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """The weight of each quantized tensor of a module, and its scales as its quantizer holds them."""
+def _unpacked(prefix: str, stored: Stored, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The codes of each quantized tensor of a module, in its shape, and its scales as a quantizer holds them."""
     if not stored.quantized:
         return
     shapes = [_shapes(*entry) for entry in stored.quantized]
@@ -234,9 +245,7 @@ def _decoded(prefix: str, stored: Stored, tensors: Mapping[str, Tensor]) -> Iter
         held = {"scale": scale.reshape(like.scale.shape).to(like.scale.dtype)}
         if like.zero_point is not None:  # the next part of the stream
             held["zero_point"] = next(parts).reshape(like.zero_point.shape)
-        # a scale that is held is read as |scale| + tiny; one that follows the weight was stored as it is read
-        applied = {**held, "scale": positive(held["scale"])} if quantizer.held else held
-        yield quantizer.decode(codes, applied), held
+        yield codes, held
 
 
 def _ties(model: nn.Module) -> Mapping[str, str]:

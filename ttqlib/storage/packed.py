@@ -1,0 +1,201 @@
+"""Models that stay packed in memory: codes side by side in bytes, made numbers where a layer reads its weight.
+
+A finished model computes with few bits, but the ordinary load gives every weight a latent one in floating point, which
+only training needs. Here the codes stay, and a layer's weight exists while the layer computes. In memory the codes of a
+row fill whole bytes, as many as fit: of 1, 2 and 4 bits as in a file, of 3 bits two a byte, of more bits one.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache, partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..inventory.kinds import is_embedding
+from ..quantizers.fake_quantization import join, split
+from ..quantizers.parametrizing import quantized
+from ..quantizers.recipes import WeightQuantizer
+from .stored import fill_
+
+ADVICE = "its weights are packed, for answers only: load it without packed=True"
+
+
+class PackedWeight(WeightQuantizer):
+    """Stands where torch keeps the latent weight and its quantizer, and is both: what it holds are codes and scales.
+
+    Its forward pass gives the weight, to the bit what the ordinary load computes with, as a new tensor.
+    """
+
+    def __init__(self, quantizer: WeightQuantizer, latent: Tensor, codes: Tensor, scales: Mapping[str, Tensor]):
+        nn.Module.__init__(self)
+        self.recipe, self.layout, self.held, self.registered = quantizer.recipe, quantizer.layout, quantizer.held, True
+        self.names, self.shape = tuple(scales), latent.shape
+        # transformers asks a model's parameters for its dtype and its device; `module.to` changes them here, too
+        self.like = nn.Parameter(latent.new_empty(0), requires_grad=False)
+        self._latent = (nn.Parameter(torch.empty_like(latent, device="meta"), requires_grad=False),)  # no parameter
+        rows = self.layout.rows(codes)
+        rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(1, -1)
+        self.width = rows.shape[1]
+        self.bytes = nn.Buffer(_side_by_side(rows, self.recipe.bits).to(latent.device))  # (rows, bytes of a row)
+        for name, values in scales.items():
+            setattr(self, name, nn.Buffer(values.to(latent.device, copy=True)))  # or the whole file stays mapped
+
+    def __getitem__(self, index: int) -> "PackedWeight":
+        """As in torch's list of parametrizations, where the quantizer comes first."""
+        return [self][index]
+
+    @property
+    def original(self) -> Tensor:
+        """The like of the latent weight: its shape and dtype, on the meta device, since it has no values."""
+        return self._latent[0]
+
+    def forward(self) -> Tensor:
+        """The weight, in its shape and in the dtype of the model.
+
+        Raises:
+            ValueError: a gradient is asked for.
+        """
+        if self.like.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"this model cannot train: {ADVICE}")
+        rows = self._values(self.bytes, self._read())
+        return self.layout.weight(rows.reshape(self._rows_shape()), self.shape).to(self.like.dtype).contiguous()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of a table, (N,) → (N, width); the others stay packed.
+
+        Raises:
+            IndexError: an id outside the table.
+        """
+        scales = {name: values[ids] if values.ndim else values for name, values in self._read().items()}
+        return self._values(F.embedding(ids, self.bytes), scales).to(self.like.dtype)
+
+    def scales(self, weight: Tensor | None = None) -> dict[str, Tensor]:
+        return self._read()
+
+    def codes(self, weight: Tensor | None = None) -> Tensor:
+        """All codes, uint8, in the shape of the weight: what a file stores."""
+        shifts = self.recipe.bits * torch.arange(8 // self.recipe.bits, device=self.bytes.device)
+        codes = (self.bytes[..., None] >> shifts.to(torch.uint8)) & (2**self.recipe.bits - 1)
+        rows = codes.flatten(1)[:, : self.width]
+        return self.layout.weight(rows.reshape(self._rows_shape()), self.shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        raise ValueError(f"a weight of this model cannot be set: {ADVICE}")
+
+    def train(self, mode: bool = True) -> "PackedWeight":
+        if mode:
+            raise ValueError(f"this model cannot train: {ADVICE}")
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True) -> "PackedWeight":
+        super()._apply(fn, recurse)  # for `module.to`: the latent weight that is not there follows in its dtype
+        if self.original.dtype != self.like.dtype:
+            self._latent = (nn.Parameter(self.original.to(self.like.dtype), requires_grad=False),)
+        return self
+
+    def _read(self) -> dict[str, Tensor]:
+        """The scales as they are applied; one that a quantizer holds is read in its own way."""
+        values = {name: getattr(self, name) for name in self.names}
+        return {**values, "scale": self.step} if self.held else values
+
+    def _rows_shape(self) -> torch.Size:
+        """The shape of what `layout.rows` makes of the weight."""
+        return self.layout.rows(self.original).shape
+
+    def _values(self, packed: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        """level × scale of some rows of bytes, (N, width), as `WeightQuantizer.decode` has it."""
+        recipe, scale = self.recipe, scales["scale"][..., None]
+        lowest = recipe.lowest(scales)  # one number, or one for each group
+        fixed = lowest if isinstance(lowest, int) else 0
+        levels = _levels(packed, recipe.bits, recipe.spacing, fixed)[:, : self.width].to(scale.dtype)
+        groups = split(levels, recipe.per) if scale.ndim == 3 and scale.shape[1] > 1 else levels
+        if groups is levels and scale.ndim == 3:  # one group a row
+            scale, lowest = scale[..., 0], lowest if isinstance(lowest, int) else lowest[..., 0]
+        if not isinstance(lowest, int):
+            groups.add_(lowest)
+        groups.mul_(scale)
+        return levels if groups is levels else join(groups, levels.shape)
+
+
+def pack_(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Put `checked_tensors` into the compressed model that they are for, as `fill_` does, but quantized ones packed.
+
+    The model is returned, in eval mode: it only answers. Weights rounded to 16 bits and what is not quantized are as
+    ever, and a `TTLinear` keeps its merged sides as ever. `fuse_` unpacks everything, `save` writes the same file.
+    """
+    made: dict[Tensor, PackedWeight] = {}
+    fill_(
+        model,
+        tensors,
+        lambda quantizer, latent, *values: made.update({latent: PackedWeight(quantizer, latent, *values)}),
+    )
+    for module in list(model.modules()):
+        for name, _, latent in list(quantized(module)):
+            if latent in made:
+                module.parametrizations[name] = made[latent]
+                if name == "weight" and is_embedding(module):
+                    type(module).forward = _look_up  # of a class that parametrize has made for this module alone
+    model.eval().requires_grad_(False)
+    model.train = partial(_train, model)  # a refusal deep inside would leave some layers in training mode
+    _give_back()
+    return model
+
+
+def _train(model: nn.Module, mode: bool = True) -> nn.Module:
+    if mode:
+        raise ValueError(f"this {type(model).__name__.removeprefix('Parametrized')} cannot train: {ADVICE}")
+    return type(model).train(model, mode)
+
+
+def _give_back() -> None:
+    """Hand to the system what unpacking has taken, which glibc keeps for the next time; other C libraries see to it."""
+    with suppress(AttributeError, TypeError, OSError):  # no such function; on Windows CDLL takes no None
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _look_up(table: nn.Embedding, ids: Tensor) -> Tensor:
+    """The forward pass of a packed table: what its own class does, with a table of only the rows that occur."""
+    kind = parametrize.type_before_parametrizations(table)
+    distinct, number = torch.unique(ids, return_inverse=True)
+    few = kind.__new__(kind)
+    rows = table.parametrizations["weight"].rows(distinct)
+    few.__dict__ = {**vars(table), "_parameters": {"weight": rows}, "num_embeddings": len(rows), "padding_idx": None}
+    return kind.forward(few, number)
+
+
+# ------------------------------------------------------------------------------------------------------------- bytes
+
+
+def _side_by_side(rows: Tensor, bits: int) -> Tensor:
+    """Codes, uint8 (rows, width), as bytes of 8 // bits codes each, the first code in the lowest bits."""
+    count = 8 // bits
+    codes = F.pad(rows, (0, -rows.shape[1] % count)).unflatten(1, (-1, count))
+    packed = codes[..., 0].clone()
+    for place in range(1, count):
+        packed |= codes[..., place] << (bits * place)
+    return packed
+
+
+def _levels(packed: Tensor, bits: int, spacing: int, lowest: int) -> Tensor:
+    """The levels that bytes stand for: (rows, bytes) → float32 (rows, codes), looked up a byte at a time."""
+    if bits > 4:  # one code a byte
+        return packed.float().mul_(spacing).add_(lowest)
+    table = _table(bits, spacing, lowest)
+    if packed.device.type != "cpu":
+        return torch.from_numpy(table).to(packed.device)[packed.int()].flatten(1)
+    levels = torch.empty(*packed.shape, table.shape[1])
+    # NumPy copies a few numbers at a time as fast as memory is; "clip" spares it a look at indices that always fit
+    np.take(table, packed.reshape(-1).numpy(), axis=0, out=levels.flatten(0, 1).numpy(), mode="clip")
+    return levels.flatten(1)
+
+
+@cache
+def _table(bits: int, spacing: int, lowest: int) -> np.ndarray:
+    """The levels of the codes in each of the 256 bytes: float32 (256, codes of a byte)."""
+    codes = (np.arange(256)[:, None] >> (bits * np.arange(8 // bits))) & (2**bits - 1)
+    return (spacing * codes + lowest).astype(np.float32)
