@@ -70,6 +70,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "bernoulli_kl",
             "hidden_cosine",
             "hidden_mse",
+            "hidden_relative",
             "info_nce",
             "logits_kl",
             "logits_mse",
@@ -82,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training.schedules": [
             "AllLayers",
             "AttentionRelations",
+            "BlockByBlock",
             "Contrastive",
             "LayerByLayer",
             "LogitsOnly",
