@@ -197,6 +197,7 @@ def no_mask(loss, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 LOSSES = {
     "mse": (ttq.hidden_mse, hidden),
     "cosine": (ttq.hidden_cosine, hidden),
+    "relative": (ttq.hidden_relative, hidden),
     "attention": (ttq.attention_kl, scores),
     "scores": (ttq.attention_mse, scores),
     "logits": (of_logits, hidden),

@@ -34,6 +34,7 @@ SCHEDULES = [
     ttq.LayerByLayer([1, 2, 3, 4], order="top_down", cumulative=False, freeze=True, learning_rate=[1e-3, None, 0.1, 1]),
     ttq.AllLayers(7, attention=0, task=0.5, temperature=2.0),
     ttq.SingleStage(9, scores=0.5),
+    ttq.BlockByBlock(4, decay="constant"),
     ttq.LogitsOnly(3, temperature=4.0),
     ttq.AttentionRelations(3, heads=6, warmup=0),
     ttq.Contrastive(3, temperature=0.1, decay="constant"),

@@ -32,13 +32,13 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
     return float(torch.linalg.vector_norm(reference - approximation) / norm)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers the parameters of `module` hold, shared ones counted once.
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """How many numbers the parameters of `module` hold, or those of them that train; shared ones counted once.
 
     >>> ttq.count_parameters(ttq.TTLinear(768, 768, rank=30)), ttq.count_parameters(torch.nn.Linear(768, 768))
     (21216, 590592)
     """
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(one.numel() for one in module.parameters() if one.requires_grad or not trainable)
 
 
 def parameter_bytes(module: nn.Module) -> int:
