@@ -284,5 +284,13 @@ class TaskOnly(Schedule):
 
 
 SCHEDULES = Catalog(
-    LayerByLayer, AllLayers, BlockByBlock, SingleStage, LogitsOnly, AttentionRelations, Contrastive, TaskOnly, base=Schedule
+    LayerByLayer,
+    AllLayers,
+    BlockByBlock,
+    SingleStage,
+    LogitsOnly,
+    AttentionRelations,
+    Contrastive,
+    TaskOnly,
+    base=Schedule,
 )
