@@ -68,3 +68,19 @@ def test_the_costs_of_a3_are_those_that_its_model_answer_and_its_text_say():
     name, many = functions["cheapest"](*shape, 1024)
     assert f"it is {name}, {many / 1e6:,.0f} million, {many / (2 * 1024 * 768**2) - 1:.0%}".replace("%", " %") in answer
     assert costs((2, 3), (2, 2), (1, 2, 1), 1) == {"left to right": 96, "right to left": 80, "weight first": 96 + 48}
+
+
+def test_the_bytes_and_errors_of_a6_are_those_that_its_model_answer_says():
+    functions, answer = solutions("a6", "binary", "ternary", "groups")
+    weight, count = torch.randn(384, 384, generator=torch.Generator().manual_seed(0)), 384**2
+    groups = count // 64
+    sizes = {"One bit": count // 8 + 4 * 384, "Ternary": count // 4 + 4 * 384}
+    sizes["Groups"] = count // 4 + 4 * groups + groups // 4
+    for name, size in sizes.items():
+        assert f"{name}: {size:,}" in answer and f"{4 * count / size:.1f} times" in answer, name
+    codes, steps, zeros = functions["to_groups"](weight, 64, 2)
+    levels = codes.float().unflatten(1, (-1, 64)) - zeros[..., None]
+    kept = [signs * scale for signs, scale in (functions["binarize"](weight), functions["ternarize"](weight))]
+    kept.append((levels * steps[..., None]).flatten(1))
+    one, two, three = (f"{ttq.relative_error(weight, found):.0%}".replace("%", " %") for found in kept)
+    assert f"The errors are about {one}, {two} and {three}." in answer
