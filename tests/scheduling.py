@@ -13,7 +13,7 @@ APART = {  # modules whose tests may be shared out: test → what stays together
     "test_browser.py": lambda test: test,
     "test_families.py": lambda test: test.rpartition("-")[0],  # the steps of a family use one model
 }
-LONGEST = ("test_browser.py", "test_app.py")  # these begin, so that no worker waits for one of them
+LONGEST = ("test_browser.py", "test_book.py", "test_app.py")  # these begin, so that no worker waits for one of them
 SHORTEST = ("test_families.py",)  # many short units, which end: the worker that is done first takes more of them
 
 

@@ -2,7 +2,8 @@
 
 The folder holds `model.onnx`, `tokenizer.json`, and `deploy.json` with what goes in, how long it may be, what kind of
 answer comes out, the names of the labels, and the SHA-256 of the other two files. To read it this package,
-onnxruntime, tokenizers and numpy are enough, besides lazy_loader, by which the package loads its names.
+onnxruntime, tokenizers and numpy are enough, besides lazy_loader, by which the package loads its names; one command
+brings them, `pip install --no-deps . onnxruntime tokenizers numpy lazy_loader`.
 """
 
 import hashlib

@@ -14,7 +14,8 @@ SHADES = ("lightsteelblue", "white", "moccasin", "lightgrey")
 class DescribedFigure(Figure):
     """A figure that a notebook stores with alternative text, made of its titles, axes and legends.
 
-    The text lies in the metadata of the picture, `{"image/png": {"alt": …}}`, where nbconvert and the book read it.
+    The text lies in the metadata of the picture, `{"image/png": {"alt": …}}`, where the book and nbconvert's classic
+    template read it; JupyterLab itself shows no alternative text of pictures.
     """
 
     def alt_text(self) -> str:
