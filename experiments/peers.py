@@ -126,7 +126,7 @@ def neural_compressor(name: str) -> Callable:
                 for batch in batches:
                     model(**batch)
             model = nc.convert(model)
-        return plain(model), job.per_weight(SCALE + job.bits)
+        return plain(model), job.per_weight(HALF + job.bits)
 
     return convert
 
@@ -158,7 +158,7 @@ def plain(model: nn.Module) -> nn.Module:
     """neural-compressor's packed layers as plain ones."""
     for name, module in list(model.named_modules()):
         if hasattr(module, "recover"):
-            layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+            layer = nn.Linear(module.in_features, module.out_features, bias=False)  # those of a Llama have no bias
             layer.weight.data = module.recover().float()
             model.set_submodule(name, layer)
     return model

@@ -16,7 +16,7 @@ from ..quantizers.clipping import clipped_scales
 from ..quantizers.gptq import compensated
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
-from ..quantizers.rounding import LearnedRounding
+from ..quantizers.learned_rounding import LearnedRounding
 from .blocks import Block, Weight, blocks
 
 Batches = Iterable[Mapping[str, Tensor]]
