@@ -54,6 +54,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "surgery.rotate": ["rotate_"],
         "surgery.kept": ["kept_layers", "layer_map"],
         "surgery.reduce": ["reduce_layers"],
+        "surgery.channels": ["EquivalentGroup", "equivalent_groups"],
+        "surgery.equivalent": ["equivalent_", "equivalent_scales", "fold_"],
         "surgery.fuse": ["fuse_"],
         "surgery.attention": ["LatentAttention"],
         "storage.checkpoint": ["load", "save", "stored_sizes"],

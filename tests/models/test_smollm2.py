@@ -120,7 +120,7 @@ def test_one_of_its_kind_goes_through_the_library(tmp_path):
     config = ttq.plan(model, rules={r"mlp": ttq.TT(rank=6)}, quantize=ttq.GroupRTN(4, per=16, symmetric=False), rest=8)
     logits = goes_through_the_library(model, config, tmp_path / "saved")
     ttq.export_onnx(model, tmp_path / "exported", max_length=16)  # which compares the answers
-    answer = ttq.Predictor(tmp_path / "exported").logits(IDS.tolist())
+    answer = ttq.Predictor(tmp_path / "exported").logits(IDS.tolist())["logits"]
     assert torch.allclose(torch.from_numpy(answer), logits, atol=1e-4)
 
 

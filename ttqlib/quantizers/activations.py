@@ -102,7 +102,7 @@ class DynamicActivationQuantizer(Built):
         scale, lowest = min_max(tokens, self.recipe.bits, self.recipe.symmetric)
         scale = scale[..., None]
         lowest = lowest if self.recipe.symmetric else lowest[..., None]
-        return straight_through(to_levels(tokens, scale, lowest, lowest + 2**self.recipe.bits - 1) * scale, x)
+        return straight_through(to_levels(tokens, scale, lowest, self.recipe.bits) * scale, x)
 
 
 class StaticActivationQuantizer(Built):

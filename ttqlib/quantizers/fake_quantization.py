@@ -104,7 +104,8 @@ def split(weight: Tensor, per: str | int) -> Tensor:
         return weight.reshape(-1)
     rows = weight.flatten(1) if weight.ndim > 1 else weight.reshape(1, -1)
     size = rows.shape[1] if per == "channel" else min(per, rows.shape[1])
-    return F.pad(rows, (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
+    missing = -rows.shape[1] % size
+    return (F.pad(rows, (0, missing)) if missing else rows).unflatten(1, (-1, size))
 
 
 def join(groups: Tensor, shape: torch.Size) -> Tensor:
@@ -150,6 +151,21 @@ def min_max(groups: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor 
     return scale, (low / scale).round()
 
 
+def range_shares(groups: Tensor, symmetric: bool) -> list[tuple[Tensor, Tensor]]:
+    """Which numbers of a group `min_max` takes its scale from, and by what share, d log scale / d log number.
+
+    Two pairs (numbers, shares) of shape (…, 1), one where symmetric; shares of a group sum to 1, or are 0 where the
+    group is all zeros.
+    """
+    if symmetric:
+        top = groups.abs().argmax(-1, keepdim=True)
+        return [(top, (groups.gather(-1, top) != 0).to(groups.dtype))]
+    low, high = groups.min(-1, keepdim=True), groups.max(-1, keepdim=True)
+    bottom, top = low.values.clamp_max(0), high.values.clamp_min(0)
+    span = (top - bottom).clamp_min(TINY)
+    return [(low.indices, -bottom / span), (high.indices, top / span)]
+
+
 def initial_step(groups: Tensor, count: Tensor | int, bits: int, init: str) -> Tensor:
     """The δ that training starts from, one for each group; `init` as in `LSQ`."""
     if groups.is_meta:
@@ -190,9 +206,15 @@ def _least_squares_step(groups: Tensor, bits: int) -> Tensor:
 # --------------------------------------------------------------------------------------------------------- gradients
 
 
-def to_levels(x: Tensor, scale: Tensor, lowest: Tensor | int, highest: Tensor | int) -> Tensor:
-    """The nearest levels, ties to even. Multiplied by 1/scale, as PyTorch's own kernels do, to round as they do."""
-    return (x * scale.reciprocal()).round().clamp(lowest, highest)
+def to_levels(x: Tensor, scale: Tensor, lowest: Tensor | int, bits: int) -> Tensor:
+    """The nearest of the 2^bits levels from `lowest` up, ties to even.
+
+    Multiplied by 1/scale, as PyTorch's own kernels do, to round as they do.
+    """
+    levels, top = (x * scale.reciprocal()).round_(), 2**bits - 1
+    if isinstance(lowest, int):
+        return levels.clamp_(lowest, lowest + top)
+    return levels.sub_(lowest).clamp_(0, top).add_(lowest)  # to clamp between tensors takes PyTorch seven times as long
 
 
 class LearnedStep(torch.autograd.Function):

@@ -32,6 +32,7 @@ from .fake_quantization import (
     to_levels,
     widen,
 )
+from .rounding import Rounded
 
 
 class WeightRecipe:
@@ -44,6 +45,7 @@ class WeightRecipe:
 
     hold: ClassVar = nn.Parameter
     spacing: ClassVar[int] = 1  # code c stands for the level lowest + spacing · c
+    spans: ClassVar[bool] = False  # whether the grid of a group spans the range of its weights
 
     def __post_init__(self):
         keep(self, per=check_per("per", self.per))
@@ -128,7 +130,8 @@ class LSQ(WeightRecipe):
         return {"scale": initial_step(groups, count, self.bits, self.init)}
 
     def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        return to_levels(split(weight, self.per), scales["scale"][..., None], *clip_range(self.bits))
+        lowest, _ = clip_range(self.bits)
+        return to_levels(split(weight, self.per), scales["scale"][..., None], lowest, self.bits)
 
     def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor], *, sharing: float | None = None) -> Tensor:
         """Q(x, δ, b). `sharing` says how many weights have one δ, where `weight` holds but some of them."""
@@ -211,6 +214,7 @@ class GroupRTN(WeightRecipe):
     """
 
     hold: ClassVar = nn.Buffer
+    spans: ClassVar[bool] = True
     bits: int
     _: KW_ONLY
     per: str | int = 128
@@ -225,8 +229,10 @@ class GroupRTN(WeightRecipe):
         return {"scale": scale} if self.symmetric else {"scale": scale, "zero_point": (-lowest).to(torch.uint8)}
 
     def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        lowest = self.lowest(scales)
-        return to_levels(split(weight, self.per), scales["scale"][..., None], lowest, lowest + 2**self.bits - 1)
+        return to_levels(split(weight, self.per), scales["scale"][..., None], self.lowest(scales), self.bits)
+
+    def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
+        return Rounded.apply(widen(weight), self, scales).to(weight.dtype)  # straight through, and nothing is kept
 
     def lowest(self, scales: dict[str, Tensor]) -> Tensor | int:
         return super().lowest(scales) if self.symmetric else -widen(scales["zero_point"])[..., None]
