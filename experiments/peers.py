@@ -51,13 +51,13 @@ class Peer:
     Args:
         looks: at the training windows.
         trains: for so many steps.
-        only: the bits and the group that it has, where it has no others.
+        only: the bits and the group that it has, where it has no others; None for any group.
     """
 
     convert: Callable[[PreTrainedModel, object, Job], tuple[nn.Module, float]]
     looks: bool = True
     trains: bool = False
-    only: tuple[int, int] | None = None
+    only: tuple[int, int | None] | None = None
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -111,12 +111,8 @@ def neural_compressor(name: str) -> Callable:
     def convert(model: PreTrainedModel, tokenizer, job: Job) -> tuple[nn.Module, float]:
         from neural_compressor.torch import quantization as nc
 
-        own = {"TEQConfig": {"absorb_to_layer": readers(model)}, "AWQConfig": {"absorb_layer_dict": readers(model)}}
-        if name == "AWQConfig":
-            own[name]["folding"] = True  # else it puts a product before each layer
-        config = getattr(nc, name)(
-            bits=job.bits, group_size=job.group, use_sym=False, white_list=[nn.Linear], **own.get(name, {})
-        )
+        own = {"absorb_to_layer": readers(model)} if name == "TEQConfig" else {}
+        config = getattr(nc, name)(bits=job.bits, group_size=job.group, use_sym=False, white_list=[nn.Linear], **own)
         batches = [{"input_ids": ids} for ids in job.windows.split(job.batch_size)]
         with torch.enable_grad():
             model = nc.prepare(model, config, example_inputs=batches[0]["input_ids"])
@@ -126,7 +122,8 @@ def neural_compressor(name: str) -> Callable:
                 for batch in batches:
                     model(**batch)
             model = nc.convert(model)
-        return plain(model), job.per_weight(HALF + job.bits)
+        scaled = HALF / 192 if name == "AWQConfig" else 0  # of each input, for at least so many outputs: see `plain`
+        return plain(model), job.per_weight(HALF + job.bits) + scaled
 
     return convert
 
@@ -155,11 +152,16 @@ def train_scales(model: nn.Module, batches: Sequence[Mapping], steps: int) -> No
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """neural-compressor's packed layers as plain ones."""
+    """neural-compressor's packed layers as plain ones.
+
+    Its AWQ leaves a product with the scales before each layer, which is taken into the weight here: told to fold, it
+    scales nothing of a Llama and gives round-to-nearest.
+    """
     for name, module in list(model.named_modules()):
-        if hasattr(module, "recover"):
-            layer = nn.Linear(module.in_features, module.out_features, bias=False)  # those of a Llama have no bias
-            layer.weight.data = module.recover().float()
+        inner = getattr(module, "linear", module)
+        if hasattr(inner, "recover") and not name.endswith(".linear"):
+            layer = nn.Linear(inner.in_features, inner.out_features, bias=False)  # those of a Llama have no bias
+            layer.weight.data = inner.recover().float() * getattr(module, "input_scale", 1.0)
             model.set_submodule(name, layer)
     return model
 
@@ -186,7 +188,9 @@ PEERS = {
     "nc-rtn": Peer(neural_compressor("RTNConfig"), looks=False),
     "nc-gptq": Peer(neural_compressor("GPTQConfig")),
     "nc-awq": Peer(neural_compressor("AWQConfig")),
-    "nc-teq": Peer(neural_compressor("TEQConfig"), trains=True),
+    "nc-teq": Peer(
+        neural_compressor("TEQConfig"), trains=True, only=(4, None)
+    ),  # findings/neural_compressor_teq_bits.sh
     "gguf-q4_0": Peer(ggml("Q4_0"), looks=False, only=(4, 32)),
     "gguf-q4_1": Peer(ggml("Q4_1"), looks=False, only=(4, 32)),
     "gguf-q5_0": Peer(ggml("Q5_0"), looks=False, only=(5, 32)),

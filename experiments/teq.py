@@ -56,7 +56,7 @@ HEADLINE = ("rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "awq+clip"
 GRID = [  # the study: bits, group, recipes; the most telling first
     (32, None, ["rtn"]),
     (3, 64, [*HEADLINE, *(name for name, peer in PEERS.items() if not peer.only)]),
-    *[(*peer.only, [name]) for name, peer in PEERS.items() if peer.only],
+    *[(peer.only[0], peer.only[1] or 64, [name]) for name, peer in PEERS.items() if peer.only],
     *[(bits, 64, ["rtn", "clip-weights", "clip", "awq+clip+rounding"]) for bits in (4, 2)],
     *[(bits, group, ["rtn", "clip", "awq+clip+rounding"]) for bits in (3, 4, 2) for group in (32, None)],
 ]
@@ -87,9 +87,9 @@ class Compression(Settings):
             )
         if self.recipe != "rtn" and self.bits == 32:
             raise ValueError(f"--recipe {self.recipe} needs --bits below 32")
-        only = PEERS[self.recipe].only if self.recipe in PEERS else None
-        if only not in (None, (self.bits, self.per)):
-            raise ValueError(f"--recipe {self.recipe} has --bits {only[0]} --group {only[1]} and no other")
+        bits, group = (self.recipe in PEERS and PEERS[self.recipe].only) or (None, None)
+        if bits not in (None, self.bits) or group not in (None, self.per):
+            raise ValueError(f"--recipe {self.recipe} has --bits {bits} --group {group or 'any'} and no other")
 
     @property
     def stages(self) -> list[str]:

@@ -11,8 +11,8 @@ import ttqlib as ttq
 from tests.cases import random_tensor, seeds
 from ttqlib.quantizers.clipping import clipped_scales
 from ttqlib.quantizers.gptq import compensated
-from ttqlib.quantizers.recipes import WeightQuantizer
 from ttqlib.quantizers.learned_rounding import LearnedRounding, Nudged
+from ttqlib.quantizers.recipes import WeightQuantizer
 
 PERS = ["tensor", "channel", 5, 8]
 recipes = st.builds(ttq.GroupRTN, st.integers(2, 5), per=st.sampled_from(PERS), symmetric=st.booleans())

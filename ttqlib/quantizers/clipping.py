@@ -35,7 +35,7 @@ def clipped_scales(recipe: GroupRTN, weight: Tensor, moments: Tensor | None = No
     best, least = scales["scale"], None
     for factor in torch.linspace(1, LEAST, FACTORS).tolist():
         scale = scales["scale"] * factor
-        levels = to_levels(groups, scale[..., None], lowest, lowest + 2**recipe.bits - 1)
+        levels = to_levels(groups, scale[..., None], lowest, recipe.bits)
         cost = _cost(levels * scale[..., None] - groups, blocks)
         best = scale if least is None else torch.where(cost < least, scale, best)
         least = cost if least is None else torch.minimum(least, cost)

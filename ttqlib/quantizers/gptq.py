@@ -37,10 +37,9 @@ def compensated(recipe: GroupRTN, weight: Tensor, scales: dict[str, Tensor], mom
         stop = min(start + AT_ONCE, free.shape[1])
         errors = free.new_zeros(len(free), stop - start)
         for j in range(start, stop):
-            step = scale[:, j]
-            highest = lowest[:, j] + 2**recipe.bits - 1
-            rounded[:, order[j]] = to_levels(free[:, j], step, lowest[:, j], highest) * step
-            errors[:, j - start] = (free[:, j] - rounded[:, order[j]]) / upper[j, j]
+            found = to_levels(free[:, j], scale[:, j], lowest[:, j], recipe.bits) * scale[:, j]
+            rounded[:, order[j]] = found
+            errors[:, j - start] = (free[:, j] - found) / upper[j, j]
             free[:, j:stop] -= torch.outer(errors[:, j - start], upper[j, j:stop])
         free[:, stop:] -= errors @ upper[start:stop, stop:]
     return rounded.to(weight.dtype)

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from ..quantizers.clipping import clipped_scales
 from ..quantizers.gptq import compensated
+from ..quantizers.learned_rounding import LearnedRounding
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
-from ..quantizers.learned_rounding import LearnedRounding
 from .blocks import Block, Weight, blocks
 
 Batches = Iterable[Mapping[str, Tensor]]
