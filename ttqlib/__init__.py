@@ -72,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "bernoulli_kl",
             "hidden_cosine",
             "hidden_mse",
+            "hidden_relative",
             "info_nce",
             "logits_kl",
             "logits_mse",
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training.schedules": [
             "AllLayers",
             "AttentionRelations",
+            "BlockByBlock",
             "Contrastive",
             "LayerByLayer",
             "LogitsOnly",

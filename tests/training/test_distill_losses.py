@@ -172,6 +172,7 @@ def no_mask(loss, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 LOSSES = {
     "mse": (ttq.hidden_mse, hidden),
     "cosine": (ttq.hidden_cosine, hidden),
+    "relative": (ttq.hidden_relative, hidden),
     "attention": (ttq.attention_kl, scores),
     "logits": (of_logits, hidden),
     "labels": (of_labels, hidden),

@@ -29,9 +29,9 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
     return float(torch.linalg.vector_norm(reference - approximation) / norm)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers the parameters of `module` hold, shared ones counted once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """How many numbers the parameters of `module` hold, or those of them that train; shared ones counted once."""
+    return sum(one.numel() for one in module.parameters() if one.requires_grad or not trainable)
 
 
 def parameter_bytes(module: nn.Module) -> int:

@@ -81,8 +81,7 @@ class ScaledRounding(torch.autograd.Function):
             grad_rows[place] = products.sum(1)
             if ctx.recipe is not None and ctx.recipe.spans:
                 error = (grad[place] * made[place]).sub_(products)  # G ⊙ E
-                grad_rows[place] += error.sum(1)
-                _add_shares_(grad_columns, scaled, error, ctx.recipe)
+                _add_shares_(grad_columns, grad_rows[place], scaled, error, ctx.recipe)
         return None, grad_columns, grad_rows, None
 
 
@@ -90,13 +89,16 @@ def _per(recipe) -> str | int:
     return "channel" if recipe is None else recipe.per
 
 
-def _add_shares_(grad_columns: Tensor, scaled: Tensor, error: Tensor, recipe) -> None:
-    """Add what comes to columns over the steps of the grids: see `ScaledRounding`."""
-    if recipe.per == "tensor":
+def _add_shares_(columns: Tensor, rows: Tensor, scaled: Tensor, error: Tensor, recipe) -> None:
+    """Add to the gradients of columns and rows what comes over the steps of the grids: see `ScaledRounding`."""
+    whole, width = recipe.per == "tensor", scaled.shape[1]
+    if whole:  # one group, in one row
         scaled, error = scaled.reshape(1, -1), error.reshape(1, -1)
-    per = "channel" if recipe.per == "tensor" else recipe.per
+    per = "channel" if whole else recipe.per
     groups, at_work = split(scaled, per), split(error, per).sum(-1, keepdim=True)  # (rows, groups, size), (…, 1)
-    first = torch.arange(groups.shape[1], device=groups.device)[:, None] * groups.shape[2]  # columns of the groups
+    first = torch.arange(groups.shape[1], device=groups.device)[:, None] * groups.shape[2]  # where groups begin
+    row = torch.arange(groups.shape[0], device=groups.device)[:, None, None]
     for number, share in range_shares(groups, recipe.symmetric):
-        column = (number + first).flatten() % len(grad_columns)
-        grad_columns.index_add_(0, column, (at_work * share).flatten())
+        place, added = number + first, at_work * share  # at padding, which is 0, a share is 0 too
+        rows.index_add_(0, (place // width if whole else row.expand_as(place)).flatten(), added.flatten())
+        columns.index_add_(0, (place % width).flatten(), added.flatten())

@@ -68,8 +68,12 @@ def equivalent_groups(model: nn.Module, ids: Tensor | None = None) -> list[Equiv
     parametrizations are left out.
 
     Raises:
-        ValueError: the model cannot be run on ids alone.
+        ValueError: the model is an encoder-decoder.
     """
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ValueError(
+            f"equivalent groups are found in models of one stack, a {type(model).__name__} is an encoder-decoder"
+        )
     if ids is None:
         known = model.get_input_embeddings().weight.shape[0]
         ids = torch.randint(known, (TEXTS, TOKENS), generator=torch.Generator().manual_seed(0))

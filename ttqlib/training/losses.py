@@ -23,6 +23,20 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return _mean((widen(student) - widen(teacher)).square().mean(-1), mask)
 
 
+def hidden_relative(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """‖student − teacher‖² / ‖teacher‖² of each token's hidden state, (B, T, hidden): the mean over real tokens.
+
+    The first token of a decoder has states a hundred times as large as the others', whatever it is (M. Sun et al.,
+    "Massive Activations in Large Language Models", 2024). `hidden_mse` is ruled by it; here every token counts alike.
+
+    Raises:
+        ValueError: the shapes differ, or those of the mask and the tokens.
+    """
+    _same_shape(student, teacher)
+    error, size = (x.square().sum(-1) for x in (widen(student) - widen(teacher), widen(teacher)))
+    return _mean(error / size.clamp_min(torch.finfo(size.dtype).tiny), mask)
+
+
 def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """1 − cos(student, teacher) of two layers' hidden states, (B, T, hidden): the mean over real tokens.
 

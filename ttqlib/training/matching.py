@@ -18,6 +18,7 @@ from .losses import (
     bernoulli_kl,
     hidden_cosine,
     hidden_mse,
+    hidden_relative,
     info_nce,
     logits_kl,
     logits_mse,
@@ -94,6 +95,22 @@ class MatchLayer(Match):
             maps = student.attentions[self.layer - 1], teacher.attentions[self.teacher_layer - 1]
             parts["attention"] = self.attention * attention_kl(*(one.scores() for one in maps), student.mask)
         return {f"L{self.layer} {name}": loss for name, loss in parts.items()}
+
+
+@dataclass(frozen=True)
+class MatchBlock(Match):
+    """The output of one layer alone, each token by its own size (`hidden_relative`). Layers as in `MatchLayer`."""
+
+    layer: int
+    teacher_layer: int
+
+    def fitted(self, student: PreTrainedModel, teacher: PreTrainedModel) -> "MatchBlock":
+        _equal("hidden sizes", *sizes_of(student, teacher, "hidden_size"), "a block's output has no other width")
+        return self
+
+    def parts(self, student: Observation, teacher: Observation) -> dict[str, Tensor]:
+        states = student.hidden_states[self.layer], teacher.hidden_states[self.teacher_layer]
+        return {f"L{self.layer} relative": hidden_relative(*states, student.states_mask)}
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ student of given layers. `to_dict` and `Schedule.from_dict` take it to JSON and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from math import ceil, cos, inf, pi
+from math import ceil, cos, pi
 from typing import ClassVar
 
 from ..catalog import Catalog
 from ..tensors.shapes import whole_number
-from .matching import Match, MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
+from .bounds import check_choice, check_number, entries
+from .matching import Match, MatchBlock, MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss
 
 DECAYS = {  # the share of the learning rate that is left after the share t of a stage
     "linear": lambda t: 1 - t,
@@ -79,14 +80,14 @@ class Schedule:
         for name in self.by_stage:
             if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))  # how a frozen dataclass sets its own fields
-        for steps in _entries(self.steps):
+        for steps in entries(self.steps):
             whole_number("steps", steps)
-        for rate in _entries(self.learning_rate):
+        for rate in entries(self.learning_rate):
             if rate is not None:
-                _check_number("learning_rate", rate, above=0)
+                check_number("learning_rate", rate, above=0)
         for name, bounds in self.bounds.items():
-            _check_number(name, getattr(self, name), **bounds)
-        _check_choice("decay", self.decay, DECAYS)
+            check_number(name, getattr(self, name), **bounds)
+        check_choice("decay", self.decay, DECAYS)
 
     def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
         """The stages for a student whose layer l is matched to the teacher's layer `layer_map[l]`; 0: embeddings."""
@@ -174,9 +175,9 @@ class LayerByLayer(LayerWise):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_choice("order", self.order, ORDERS)
+        check_choice("order", self.order, ORDERS)
         for name in ("cumulative", "freeze"):
-            _check_choice(name, getattr(self, name), (True, False))
+            check_choice(name, getattr(self, name), (True, False))
         if not (self.mse or self.cosine):
             raise ValueError("mse and cosine must not both be 0: the stage of the embeddings would match nothing")
         if not (self.logits or self.task):
@@ -208,6 +209,21 @@ class AllLayers(LayerWise):
     def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
         layers = [self._layer(layer, layer_map) for layer in sorted(layer_map)]
         return [self._stage("all layers", layers + self._output())]
+
+
+@dataclass(frozen=True)
+class BlockByBlock(Schedule):
+    """A stage for each layer, from the first up: it alone trains, on its own output, where every token counts alike.
+
+    What it takes comes from the layers before, which have trained. The embeddings have no stage: it is for what trains
+    inside of layers, as the scales of `equivalent_`. For the last one transformers shows what comes behind its norm.
+    """
+
+    by_layers: ClassVar[bool] = True
+
+    def stages(self, layer_map: Mapping[int, int]) -> list[Stage]:
+        layers = sorted(layer_map)[1:]
+        return [self._stage(f"L{layer}", [MatchBlock(layer, layer_map[layer])], only=layer) for layer in layers]
 
 
 @dataclass(frozen=True)
@@ -276,21 +292,6 @@ class TaskOnly(Schedule):
         return [TaskLoss()]
 
 
-SCHEDULES = Catalog(LayerByLayer, AllLayers, LogitsOnly, AttentionRelations, Contrastive, TaskOnly, base=Schedule)
-
-
-def _entries(value) -> tuple:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _check_choice(name: str, value, allowed) -> None:
-    if value not in allowed or not isinstance(value, type(next(iter(allowed)))):  # 1 equals True, but is no answer
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _check_number(name: str, value, at_least: float = -inf, above: float = -inf, below: float = inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (at_least <= value < below and above < value):
-        bounds = {"of at least": at_least, "above": above, "below": below}
-        said = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if abs(bound) < inf)
-        raise ValueError(f"{name} must be a number {said}, got {value!r}")
+SCHEDULES = Catalog(
+    LayerByLayer, AllLayers, BlockByBlock, LogitsOnly, AttentionRelations, Contrastive, TaskOnly, base=Schedule
+)
