@@ -4,6 +4,7 @@
     python experiments/teq.py --bits 3                              # round-to-nearest, groups of 64
     python experiments/teq.py --bits 3 --recipe clip                # clipped by what inputs make of it
     python experiments/teq.py --bits 3 --recipe awq+clip+rounding --seeds 0 1 2
+    python experiments/teq.py --bits 3 --recipe teq+clip             # trains its scales first, where that is missing
     python experiments/teq.py --bits 2 --group channel --recipe clip+gptq
     python experiments/teq.py --bits 3 --recipe auto-round --python venv/bin/python      # a peer's own tool
     python experiments/teq.py --bits 3 --recipe awq+clip+rounding --docstrings           # once it is chosen
@@ -21,11 +22,12 @@ Scores are printed and written to runs/teq/results.json; with --record to data/r
 under runs/teq; a finished one is not made again.
 """
 
+import copy
 import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +38,7 @@ from results import RESULTS, RUNS, read
 from runs import Settings, Study, main, stored_bytes
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 import ttqlib as ttq
@@ -44,7 +46,14 @@ import ttqlib as ttq
 BITS = (2, 3, 4, 5, 8, 32)
 TEXTS = ("manual", "docstrings")
 STAGES: Mapping[str, Callable] = {  # what a recipe is made of, each with (model, batches, settings, seed)
-    "awq": lambda model, batches, settings, seed: ttq.awq_(model, batches),
+    # on the float model:
+    "teq": lambda model, batches, settings, seed: (
+        model
+    ),  # done already: its scales lie in the model that it starts from
+    "awq": lambda model, batches, settings, seed: ttq.awq_(
+        model, ttq.equivalent_groups(model), plan(model, settings), batches
+    ),
+    # on the one that `compress_` has rounded to nearest:
     "clip-weights": lambda model, batches, settings, seed: ttq.clip_(model),
     "clip": lambda model, batches, settings, seed: ttq.clip_(model, batches),
     "gptq": lambda model, batches, settings, seed: ttq.gptq_(model, batches),
@@ -52,13 +61,15 @@ STAGES: Mapping[str, Callable] = {  # what a recipe is made of, each with (model
         model, batches, steps=settings.steps, seed=seed
     ),
 }
-HEADLINE = ("rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "awq+clip", "clip+gptq", "awq+clip+rounding")
+EARLY = ("teq", "awq")
+BEST = ["awq+clip+rounding", "teq+clip+rounding"]
+HEADLINE = ["rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "teq", "awq+clip", "clip+gptq", "teq+clip", *BEST]
 GRID = [  # the study: bits, group, recipes; the most telling first
     (32, None, ["rtn"]),
     (3, 64, [*HEADLINE, *(name for name, peer in PEERS.items() if not peer.only)]),
     *[(peer.only[0], peer.only[1] or 64, [name]) for name, peer in PEERS.items() if peer.only],
-    *[(bits, 64, ["rtn", "clip-weights", "clip", "awq+clip+rounding"]) for bits in (4, 2)],
-    *[(bits, group, ["rtn", "clip", "awq+clip+rounding"]) for bits in (3, 4, 2) for group in (32, None)],
+    *[(bits, 64, ["rtn", "clip-weights", "clip", "teq+clip", *BEST]) for bits in (4, 2)],
+    *[(bits, group, ["rtn", "clip", "teq+clip", BEST[1]]) for bits in (3, 4, 2) for group in (32, None)],
 ]
 
 
@@ -73,6 +84,9 @@ class Compression(Settings):
     rows: int = HfArg(default=64, help="windows of training text")
     batch_size: int = 4
     steps: int = HfArg(default=200, help="of learned rounding, or of a peer that trains, for each block")
+    scale_steps: int = HfArg(default=1000, help="of TEQ's scales, on the next token")
+    scale_rate: float = HfArg(default=1e-2, help="the learning rate of TEQ's scales, which falls in a line to 0")
+    folded: bool = HfArg(default=False, help="the float model alone whose scales TEQ has trained for these bits")
     python: str = HfArg(default=sys.executable, help="the interpreter of an environment that has the peer")
 
     def __post_init__(self):
@@ -85,6 +99,8 @@ class Compression(Settings):
             raise ValueError(
                 f"--recipe must be rtn, a peer, or some of {'+'.join(names)} in this order: {self.recipe!r}"
             )
+        if self.folded and self.recipe != "teq":
+            raise ValueError("--folded is for --recipe teq")
         if self.recipe != "rtn" and self.bits == 32:
             raise ValueError(f"--recipe {self.recipe} needs --bits below 32")
         bits, group = (self.recipe in PEERS and PEERS[self.recipe].only) or (None, None)
@@ -97,12 +113,12 @@ class Compression(Settings):
 
     @property
     def method(self) -> str:
-        return self.recipe if self.quantized else "dense"
+        return "teq-folded" if self.folded else self.recipe if self.quantized else "dense"
 
     @property
     def trains(self) -> bool:
-        """By a Trainer: none does."""
-        return False
+        """By a Trainer: only TEQ's scales do, in a run of their own, from which all that begin with them start."""
+        return self.folded
 
     @property
     def per(self) -> str | int:
@@ -112,9 +128,11 @@ class Compression(Settings):
         """What does nothing: dropout always, calibration where nothing looks at it."""
         blind = {"rtn", "clip-weights"} | {name for name, peer in PEERS.items() if not peer.looks}
         trains = "rounding" in self.stages or (self.recipe in PEERS and PEERS[self.recipe].trains)
-        unused = ("rows", "batch_size") if self.recipe in blind else ()
-        shape = () if self.quantized else ("group",)
-        return ("recipe", "dropout", "rest", "python", *unused, *(() if trains else ("steps",)), *shape)
+        unused: tuple[str, ...] = ("rows", "batch_size") if self.recipe in blind else ()
+        unused += () if trains else ("steps",)
+        unused += () if "teq" in self.stages else ("scale_steps", "scale_rate")
+        unused += () if self.quantized else ("group",)
+        return ("recipe", "dropout", "rest", "python", *unused, *(() if self.folded else ("folded",)))
 
     def said(self) -> dict:
         return super().said() | {"text_sha256": text_sha256(self.task)}
@@ -157,14 +175,24 @@ class Teq(Study):
         self.scored = list(TEXTS) if options.last else [settings.task]
         self.splits = {name: [ttq.load_text(name)] for name in self.scored}
 
+    def start(self, settings: Compression, seed: int) -> tuple[Compression, int] | None:
+        if "teq" not in settings.stages or settings.folded:
+            return None
+        return replace(settings, recipe="teq", folded=True, steps=Compression.steps), seed
+
     def new(self, settings: Compression, start) -> nn.Module:
         """`runs.main` sets torch's seed before it calls, which is that of the run."""
-        seed, model = torch.initial_seed(), ttq.pretrained_smollm2()
+        seed, model = torch.initial_seed(), copy.deepcopy(start) or ttq.pretrained_smollm2()
+        if settings.folded:
+            return ttq.equivalent_(model, ttq.equivalent_groups(model), plan(model, settings))
         if settings.recipe in PEERS:
             return self.peer(settings, model, seed)
+        batches, late = drawn(settings, seed), [stage for stage in settings.stages if stage not in EARLY]
+        for stage in [stage for stage in settings.stages if stage in EARLY]:
+            STAGES[stage](model, batches, settings, seed)
         ttq.compress_(model, plan(model, settings))
-        for stage in settings.stages:
-            STAGES[stage](model, drawn(settings, seed), settings, seed)
+        for stage in late:
+            STAGES[stage](model, batches, settings, seed)
         return model
 
     def peer(self, settings: Compression, model: nn.Module, seed: int) -> nn.Module:
@@ -176,8 +204,16 @@ class Teq(Study):
         model.spared_bytes = spared
         return model
 
-    def trainer(self, settings: Compression, model, start, arguments):
-        raise NotImplementedError("no recipe trains by a Trainer")
+    def trainer(self, settings: Compression, model, start, arguments: dict):
+        ids = torch.cat([batch["input_ids"] for batch in drawn(settings, arguments["seed"])])
+        how = TrainingArguments(
+            max_steps=settings.scale_steps,
+            learning_rate=settings.scale_rate,
+            lr_scheduler_type="linear",
+            per_device_train_batch_size=settings.batch_size,
+            **arguments | {"weight_decay": 0.0},
+        )
+        return ttq.QATTrainer(model, how, train_dataset=[{"input_ids": row, "labels": row} for row in ids])
 
     def score(self, model: nn.Module, split: str, start) -> dict[str, float]:
         with parametrize.cached():  # or every batch would quantize all weights again
@@ -185,7 +221,7 @@ class Teq(Study):
 
     def stored_bytes(self, settings: Compression, model: nn.Module, folder: Path) -> int:
         """A peer's model is written in float32; what its own format would take is counted instead."""
-        size = stored_bytes(model, folder)
+        size = stored_bytes(ttq.fold_(model) if settings.folded else model, folder)
         return size if settings.recipe not in PEERS else size - model.spared_bytes
 
     def dense_bytes(self) -> int:

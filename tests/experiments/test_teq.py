@@ -92,6 +92,23 @@ def test_the_model_that_is_measured_is_the_one_that_was_read_again(tmp_path):
     assert row["settings"]["steps"] == 3 and row["settings"]["group"] == "channel"
 
 
+def test_teq_trains_its_scales_once_in_a_run_that_is_resumed_and_folded(tmp_path):
+    shape = ["--bits", "2", "--group", "16", "--rows", "16", "--scale-steps", "6", "--save-steps", "3"]
+    plain, scaled = run(tmp_path, *shape), run(tmp_path, *shape, "--recipe", "teq")[-1]
+    (folder,) = tmp_path.glob("manual/teq-folded-2bit-*/seed-0")
+    assert (folder / "checkpoint-6").is_dir()
+    float_model, folded = small_model(), LlamaForCausalLM.from_pretrained(folder / "model")
+    ids = teq.windows("manual").held_out
+    with torch.no_grad():
+        torch.testing.assert_close(folded(ids).logits, float_model(ids).logits, rtol=1e-3, atol=1e-3)
+    moved = [name for name, one in folded.named_parameters() if not torch.equal(one, float_model.get_parameter(name))]
+    assert any("norm" in name for name in moved)
+    assert scaled["method"] == "teq" and scaled["metrics"] != plain[0]["metrics"]
+    assert scaled["settings"]["scale_steps"] == 6 and "folded" not in scaled["settings"]
+    both = run(tmp_path, *shape, "--recipe", "teq+clip")[-1]
+    assert both["method"] == "teq+clip" and len(list(tmp_path.glob("manual/teq-folded*"))) == 1
+
+
 def test_windows_are_drawn_by_the_seed():
     settings = teq.Compression(bits=3, rows=8)
     one, same, other = (torch.cat([b["input_ids"] for b in teq.drawn(settings, seed)]) for seed in (0, 0, 1))

@@ -1,10 +1,11 @@
 """Grids that clip: the range of each group of weights shrunk as far as that pays.
 
 Round-to-nearest spends its few levels on a range that holds every weight. A narrower range has finer steps: all weights
-inside gain, the few outside lose. What decides is which errors count. Those of the weights themselves are a poor judge:
-a large weight is often large because its input is small, or matters more because its input is large. The error of the
-*output* on real inputs knows: with the second moments M of a group's inputs x, errors e of its weights cost
-E[(e·x)²] = eᵀ M e.
+inside gain, the few outside lose. Which errors count decides. Errors of the weights themselves are a poor judge, for
+inputs differ: where the largest weights of a row meet the largest inputs, as in queries and keys of language models,
+the clip that is best for the weights cuts just what the output is made of. The error of the *output* on real inputs
+knows: with the second moments M of a group's inputs x, errors e of its weights cost E[(e·x)²] = eᵀ M e. The fewer the
+bits, the more there is to clip, and the more the two differ.
 
 Source: the search over factors is that of AWQ (arXiv 2306.00978), which clips after scaling.
 """

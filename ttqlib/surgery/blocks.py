@@ -1,4 +1,4 @@
-"""A compressed model taken block by block, from its first layer to its last, each with what it is really given.
+"""A model taken block by block, from its first layer to its last, each with what it is really given.
 
 To choose the codes of one block by what it answers, only that block has to run. So this walk keeps the hidden states of
 all batches between two blocks, in two versions: those of the float model, whose answers are the aim, and those of the
@@ -65,7 +65,7 @@ class Block:
     Args:
         calls: what it is called with beside its hidden states.
         masks: which tokens are real, (B, T) of bool; None where all are.
-        inputs: hidden states (B, T, n) as the model gives them that is compressed up to here.
+        inputs: hidden states (B, T, n) as the model gives them that is compressed up to here, if it is.
         targets: what the float block answers where the float model runs, (B, T, n).
     """
 
@@ -98,7 +98,7 @@ class Block:
 
     @torch.no_grad()
     def seen(self) -> dict[str, Seen]:
-        """What each of these layers is given, by name, with the block's own weights in float.
+        """What each linear layer is given, by its name within the block, with the block's own weights in float.
 
         Layers that are given one and the same tensor share what is seen. Padding does not count, and a layer that is
         never called is left out.
@@ -110,8 +110,9 @@ class Block:
             given[name] = args[0]
 
         with ExitStack() as hooks:
-            for weight in self.weights():
-                hooks.callback(weight.layer.register_forward_pre_hook(partial(look, weight.name)).remove)
+            for name, layer in self.module.named_modules():
+                if is_linear(layer):
+                    hooks.callback(layer.register_forward_pre_hook(partial(look, name)).remove)
             hooks.enter_context(latent_weights(self.module))
             for number, hidden in enumerate(self.inputs):
                 given.clear()
@@ -137,22 +138,17 @@ class Block:
 
 
 def blocks(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], desc: str) -> Iterator[Block]:
-    """The blocks of a compressed model, first to last. What is done to one before the next is asked for, counts there.
+    """The blocks of a model, first to last. What is done to one before the next is asked for, counts there.
 
     The model is in eval mode meanwhile, and keeps no cache.
 
     Raises:
-        ValueError: no batches; or the model is not one stack of layers, or has no weight under `GroupRTN` in it.
+        ValueError: no batches; or the model is not one stack of layers.
     """
     stack, name = one_stack(model)
     batches = list(batches)
     if not batches:
         raise ValueError("calibration needs batches of the model's keyword arguments, got none")
-    if not any(Block("", module, (), (), ()).weights() for module in stack):
-        raise ValueError(
-            "no layer of this model's stack is under ttq.GroupRTN: compress it first, as by "
-            "ttq.compress_(model, ttq.plan(model, quantize=ttq.GroupRTN(3, per=64, symmetric=False)))"
-        )
     masks = [_real(batch) for batch in batches]
     with eval_mode(model), _without_cache(model):
         with latent_weights(model):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..inventory.stacks import one_stack
 from ..quantizers.clipping import clipped_scales
 from ..quantizers.gptq import compensated
 from ..quantizers.learned_rounding import LearnedRounding
@@ -31,7 +32,7 @@ def clip_(model: nn.Module, calibration: Batches | None = None) -> nn.Module:
     by the squared error of the weights themselves, which may well do harm: see chapter 11.
 
     Raises:
-        ValueError: with calibration, as `ttqlib.surgery.blocks.blocks`; without, there is no weight under `GroupRTN`.
+        ValueError: no weight is under `GroupRTN`; with calibration also as `ttqlib.surgery.blocks.blocks`.
     """
     if calibration is None:
         found = [(one, latent) for module in model.modules() for _, one, latent in quantized(module) if _is_rtn(one)]
@@ -42,7 +43,7 @@ def clip_(model: nn.Module, calibration: Batches | None = None) -> nn.Module:
             for name, value in scales.items():
                 getattr(quantizer, name).copy_(value)
         return model
-    for block in blocks(model, calibration, "clip_"):
+    for block in _rtn_blocks(model, calibration, "clip_"):
         seen = block.seen()
         for weight in block.weights():
             if weight.name in seen:
@@ -61,9 +62,9 @@ def gptq_(model: PreTrainedModel, calibration: Batches) -> PreTrainedModel:
     Source: E. Frantar et al., "GPTQ", ICLR 2023 (arXiv 2210.17323).
 
     Raises:
-        ValueError: as `ttqlib.surgery.blocks.blocks`.
+        ValueError: no weight is under `GroupRTN`; else as `ttqlib.surgery.blocks.blocks`.
     """
-    for block in blocks(model, calibration, "gptq_"):
+    for block in _rtn_blocks(model, calibration, "gptq_"):
         seen = block.seen()
         for weight in block.weights():
             if weight.name in seen:
@@ -88,12 +89,12 @@ def learn_rounding_(
     Source: W. Cheng et al., SignRound (arXiv 2309.05516). There tokens count by the square of their size.
 
     Raises:
-        ValueError: `steps` below 1; else as `ttqlib.surgery.blocks.blocks`.
+        ValueError: `steps` below 1; no weight is under `GroupRTN`; else as `ttqlib.surgery.blocks.blocks`.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
     generator = torch.Generator().manual_seed(seed)
-    for block in blocks(model, calibration, "learn_rounding_"):
+    for block in _rtn_blocks(model, calibration, "learn_rounding_"):
         with _learners(block.weights()) as learners:
             before = _mean_error(block)
             for step in range(steps):
@@ -104,6 +105,17 @@ def learn_rounding_(
         for weight, (scales, rows) in found.items():
             weight.set_(scales, rows)
     return model
+
+
+def _rtn_blocks(model: PreTrainedModel, calibration: Batches, desc: str) -> Iterator[Block]:
+    """`blocks` of a model some of whose linear layers are under `GroupRTN`."""
+    stack, _ = one_stack(model)
+    if not any(Block("", module, (), (), ()).weights() for module in stack):
+        raise ValueError(
+            "no layer of this model's stack is under ttq.GroupRTN: compress it first, as by "
+            "ttq.compress_(model, ttq.plan(model, quantize=ttq.GroupRTN(3, per=64, symmetric=False)))"
+        )
+    return blocks(model, calibration, desc)
 
 
 @contextmanager
