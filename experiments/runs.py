@@ -140,6 +140,10 @@ class Study(ABC):
     def score(self, model: PreTrainedModel, split: str, start: Callable | None) -> dict[str, float]:
         """Metrics by name; `start`, where there is such a run, gives the model of the one that this one starts from."""
 
+    def stored_bytes(self, settings: Settings, model: PreTrainedModel, folder: Path) -> int:
+        """Write the model to the folder, and tell the size of it on disk."""
+        return stored_bytes(model, folder)
+
     @abstractmethod
     def dense_bytes(self) -> int:
         """The size on disk of the dense float32 model that sizes are compared with."""
@@ -224,7 +228,7 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
         study.trainer(settings, model, start, arguments).train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - began
     if is_first_process():
-        size = stored_bytes(model, folder / MODEL)
+        size = study.stored_bytes(settings, model, folder / MODEL)
         _replace(folder / REPORT, {"seconds": seconds, "stored_bytes": size, "settings": settings.said()})
     PartialState(cpu=ARGUMENTS["use_cpu"]).wait_for_everyone()  # all processes read it
 

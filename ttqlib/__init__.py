@@ -50,6 +50,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plans.configs": ["LayerPlan", "TT", "TTM", "TTQConfig"],
         "plans.planning": ["plan"],
         "surgery.compress": ["compress_"],
+        "surgery.awq": ["awq_"],
+        "surgery.codes": ["clip_", "gptq_", "learn_rounding_"],
         "surgery.requantize": ["requantized"],
         "surgery.rotate": ["rotate_"],
         "surgery.kept": ["kept_layers", "layer_map"],

@@ -1,6 +1,7 @@
 """Quantizers on weights: put there with `torch.nn.utils.parametrize`, and told from what others have put there."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -78,3 +79,17 @@ def quantized(module: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:
         for name, stack in module.parametrizations.items():
             if isinstance(stack[0], Quantizer):
                 yield name, stack[0], stack.original
+
+
+@contextmanager
+def latent_weights(model: nn.Module) -> Iterator[None]:
+    """In this block the layers of a model see their latent weights, as if there were no quantizers."""
+    lists = [part for part in model.modules() if isinstance(part, parametrize.ParametrizationList)]
+    ours = [(one, one[0]) for one in lists if isinstance(one[0], Quantizer)]
+    try:
+        for one, _ in ours:
+            one[0] = nn.Identity()
+        yield
+    finally:
+        for one, quantizer in ours:
+            one[0] = quantizer
