@@ -23,7 +23,15 @@ from transformers import (
 import ttqlib as ttq
 from tests.cases import refused
 from tests.training.test_distill_observation import INPUTS, SIZES, build
-from ttqlib.training.matching import MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss, label_order
+from ttqlib.training.matching import (
+    MatchBlock,
+    MatchLayer,
+    MatchLogits,
+    MatchRelations,
+    MatchSentences,
+    TaskLoss,
+    label_order,
+)
 from ttqlib.training.observation import observe, recorded_attention
 from ttqlib.training.pairing import layer_parameters, stages_of
 
@@ -80,6 +88,12 @@ def test_weights_and_the_layer_map_reach_the_losses():
     stages = schedule.stages({0: 0, 1: 2, 2: 4})
     assert stages[2].matches == tuple(MatchLayer(layer, 2 * layer, 2, 0, 3) for layer in (0, 1, 2))
     assert stages[3].matches == (MatchLogits(5, 4),)
+
+
+def test_block_by_block_has_a_stage_a_layer_that_trains_alone_on_its_own_output():
+    stages = ttq.BlockByBlock(4).stages({0: 0, 1: 2, 2: 4})
+    assert [(stage.name, stage.only, stage.steps) for stage in stages] == [("L1", 1, 4), ("L2", 2, 4)]
+    assert [stage.matches for stage in stages] == [(MatchBlock(1, 2),), (MatchBlock(2, 4),)]
 
 
 def test_steps_rates_and_frozen_layers_a_stage():
@@ -144,7 +158,7 @@ def test_json_there_and_back(schedule):
         (lambda: ttq.AttentionRelations(5, heads=0), ("heads", "at least 1")),
         (lambda: ttq.Schedule.from_dict({"type": "Luck"}), ("type", "LayerByLayer", "Luck")),
         (lambda: ttq.Schedule.from_dict([]), ("a schedule must be an object", "list")),
-        (lambda: ttq.Schedule.from_dict({**SCHEDULES[3].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
+        (lambda: ttq.Schedule.from_dict({**SCHEDULES[4].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
         (lambda: ttq.Schedule.from_dict({"type": "AttentionRelations", "steps": 3}), ("Relations", "lacks", "heads")),
     ],
 )
