@@ -129,3 +129,18 @@ def test_it_goes_through_the_library(model, tmp_path):
     model = copy.deepcopy(model)
     config = ttq.plan(model, rules={"proj": ttq.LayerPlan()}, quantize=ttq.GroupRTN(4, per=32, symmetric=False), rest=8)
     goes_through_the_library(model, config, tmp_path / "saved")
+
+
+@installed
+def test_its_channels_are_scaled_by_86400_numbers_that_fold_away(model):
+    """Two norms, values and up of 30 layers: 30 · (2 · 576 + 192 + 1536), below a thousandth of all."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        before, total = model(IDS).logits, ttq.count_parameters(model)
+        ttq.equivalent_(model, ttq.equivalent_groups(model))
+        assert ttq.count_parameters(model, trainable=True) == 86_400 < total / 1000
+        for number, log_scales in enumerate(ttq.equivalent_scales(model).values()):
+            log_scales.copy_(0.3 * torch.randn(len(log_scales), generator=torch.Generator().manual_seed(number)))
+        after = ttq.fold_(model)(IDS).logits
+    assert not torch.equal(after, before) and ttq.count_parameters(model) == total
+    assert (after - before).abs().max() <= 1e-3 * before.abs().max()

@@ -114,6 +114,7 @@ SCHEDULES = [
     ttq.LayerByLayer(12, freeze=True),
     ttq.AllLayers(30),
     ttq.SingleStage(30),
+    ttq.BlockByBlock(20),
     ttq.LogitsOnly(30, temperature=2.0),
     ttq.AttentionRelations(30, heads=6),
     ttq.Contrastive(30),

@@ -48,6 +48,8 @@ def tokens():
 
 # ---------------------------------------------------------------------------------------------- equal to their loops
 
+HIDDEN_LOSSES = (ttq.hidden_mse, ttq.hidden_relative)
+
 
 def test_hidden_states():
     student, teacher = hidden(0).tolist(), hidden(1).tolist()
@@ -55,6 +57,18 @@ def test_hidden_states():
     angles = mean(1 - cosine(student[b][i], teacher[b][i]) for b, i in tokens())
     assert float(ttq.hidden_mse(hidden(0), hidden(1), MASK)) == pytest.approx(squares)
     assert float(ttq.hidden_cosine(hidden(0), hidden(1), MASK)) == pytest.approx(angles)
+
+
+def test_one_huge_token_rules_the_mean_square_and_not_the_relative_error():
+    """As the first token of a decoder: of an error of a tenth everywhere and of all at the others, which is seen?"""
+    teacher, mask = hidden(0), torch.ones_like(MASK)
+    teacher[:, 0] *= 1000
+    student = 1.1 * teacher
+    assert float(ttq.hidden_relative(student, teacher, mask)) == pytest.approx(0.01)
+    worse = student.clone()
+    worse[:, 1:] = 0
+    squares, relative = (loss(worse, teacher, mask) / loss(student, teacher, mask) for loss in HIDDEN_LOSSES)
+    assert squares < 1.01 and relative > 50
 
 
 def test_attention():

@@ -24,7 +24,15 @@ from transformers import (
 import ttqlib as ttq
 from tests.cases import refused
 from tests.training.test_distill_observation import INPUTS, SIZES, build
-from ttqlib.training.matching import MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss, label_order
+from ttqlib.training.matching import (
+    MatchBlock,
+    MatchLayer,
+    MatchLogits,
+    MatchRelations,
+    MatchSentences,
+    TaskLoss,
+    label_order,
+)
 from ttqlib.training.observation import Attention, Observation, observe, recorded_attention
 from ttqlib.training.pairing import layer_parameters, stages_of
 
@@ -124,6 +132,12 @@ def test_weights_and_the_layer_map_reach_the_losses():
     stages = schedule.stages({0: 0, 1: 2, 2: 4})
     assert stages[2].matches == tuple(MatchLayer(layer, 2 * layer, 2, 0, 3) for layer in (0, 1, 2))
     assert stages[3].matches == (MatchLogits(5, 4),)
+
+
+def test_block_by_block_has_a_stage_a_layer_that_trains_alone_on_its_own_output():
+    stages = ttq.BlockByBlock(4).stages({0: 0, 1: 2, 2: 4})
+    assert [(stage.name, stage.only, stage.steps) for stage in stages] == [("L1", 1, 4), ("L2", 2, 4)]
+    assert [stage.matches for stage in stages] == [(MatchBlock(1, 2),), (MatchBlock(2, 4),)]
 
 
 def test_steps_rates_and_frozen_layers_a_stage():

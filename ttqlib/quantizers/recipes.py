@@ -70,8 +70,8 @@ class WeightRecipe:
         raise NotImplementedError
 
     def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        """The level of each weight, in groups, as a whole floating-point number."""
-        raise NotImplementedError
+        """The level of each weight, in groups, as a whole floating-point number: here the nearest that has a code."""
+        return to_levels(split(weight, self.per), scales["scale"][..., None], self.lowest(scales), self.bits)
 
     def lowest(self, scales: dict[str, Tensor]) -> Tensor | int:
         """The level that code 0 stands for."""
@@ -134,10 +134,6 @@ class LSQ(WeightRecipe):
         groups, count = split(weight, self.per), group_sizes(weight, self.per)
         return {"scale": initial_step(groups, count, self.bits, self.init)}
 
-    def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        lowest, _ = clip_range(self.bits)
-        return to_levels(split(weight, self.per), scales["scale"][..., None], lowest, self.bits)
-
     def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor], *, sharing: float | None = None) -> Tensor:
         """Q(x, δ, b). `sharing` says how many weights have one δ, where `weight` holds but some of them."""
         (lowest, highest), step = clip_range(self.bits), scales["scale"]
@@ -177,9 +173,6 @@ class GroupRTN(WeightRecipe):
     def initial_scales(self, weight: Tensor) -> dict[str, Tensor]:
         scale, lowest = min_max(split(weight, self.per), self.bits, self.symmetric)
         return {"scale": scale} if self.symmetric else {"scale": scale, "zero_point": (-lowest).to(torch.uint8)}
-
-    def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        return to_levels(split(weight, self.per), scales["scale"][..., None], self.lowest(scales), self.bits)
 
     def fake_quantize(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
         return Rounded.apply(widen(weight), self, scales).to(weight.dtype)  # straight through, and nothing is kept

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..inventory.kinds import is_embedding, is_linear, linear_sizes
+from ..inventory.kinds import is_linear, linear_sizes
 from ..inventory.ties import tied
 from .calibration import eval_mode
+from .norms import is_norm, norm_offset
 
 TEXTS, TOKENS = 32, 8  # of the probes: texts of one token, and tokens of the longer texts
 ANSWER = ""  # where what no layer takes goes: the model's own output
@@ -101,13 +102,8 @@ def _sites(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if not parametrize.is_parametrized(module) and (is_linear(module) or _is_norm(module))
+        if not parametrize.is_parametrized(module) and (is_linear(module) or is_norm(module))
     }
-
-
-def _is_norm(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
-    return weight is not None and weight.ndim == 1 and not any(module.children()) and not is_embedding(module)
 
 
 def _calls(model, sites: dict, ids: Tensor) -> dict[str, Tensor]:
@@ -252,22 +248,6 @@ def _doubling(output: Tensor, bit: int | None, half: int | None) -> Tensor:
     if half is not None:
         chosen &= (number >= width // 2) == bool(half)
     return 1 + chosen.to(output.dtype)
-
-
-@torch.no_grad()
-def norm_offset(norm: nn.Module) -> float | None:
-    """What a norm adds to its weight before it multiplies by it: 0, or 1 as in Gemma; None where it does neither."""
-    own, eps = dict(norm.named_parameters(recurse=False)), lambda dtype: torch.finfo(dtype).eps
-    x = torch.randn(TOKENS, len(own["weight"]), generator=torch.Generator().manual_seed(3)).to(own["weight"])
-    for offset in (0.0, 1.0):
-        halved = {"weight": (own["weight"] + offset) / 2 - offset}
-        if own.keys() <= {"weight", "bias"}:
-            # many norms compute in float32 whatever they are given
-            halved |= {"bias": own["bias"] / 2} if "bias" in own else {}
-            change = torch.func.functional_call(norm, halved, (x,)) * 2 - norm(x)
-            if change.abs().max() <= 4 * max(map(eps, (x.dtype, torch.float32))) * norm(x).abs().max():
-                return offset
-    return None
 
 
 # ------------------------------------------------------------------------------------------------------------ the proof

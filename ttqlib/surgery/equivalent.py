@@ -20,7 +20,8 @@ from ..plans.configs import TTQConfig
 from ..quantizers.parametrizing import take_off_
 from ..quantizers.recipes import WeightRecipe
 from ..quantizers.rounding import ScaledRounding
-from .channels import EquivalentGroup, norm_offset
+from .channels import EquivalentGroup
+from .norms import norm_offset
 
 Side = tuple[Tensor, Tensor]  # the logarithms of a group's scales, (n,), and an index: of channels, or into them
 
