@@ -121,10 +121,11 @@ def _fitted(
 ) -> TTQConfig:
     """Chosen by the sums of bytes; then what the whole weighs more or less is taken from or put to the room."""
     room, best, most = budget - candidates.fixed, None, -1
+    least = sum(min(one.bytes for one in some) for some in candidates.layers.values())
     for number in range(ROUNDS):
         if best is not None and number >= FEWEST_ROUNDS:
             break
-        chosen = _chosen(candidates, {"bytes": room, **limits}, rule, quantization)
+        chosen = _chosen(candidates, {"bytes": max(room, least), **limits}, rule, quantization)
         config = candidates.config({name: one.plan for name, one in chosen.items()})
         weight = candidates.weigh(config)
         if most < weight <= budget:

@@ -83,7 +83,7 @@ def _loss(measured: Sequence[Candidate], plan: LayerPlan, quantization: float) -
     known = {one.plan: one.at(quantization) for one in measured}
     if plan in known or plan.format is None:
         return known.get(plan, 0.0)
-    like = sorted((one.plan.format.rank, loss) for one, loss in known.items() if _alike(one, plan))
+    like = sorted((one.format.rank, loss) for one, loss in known.items() if _alike(one, plan))
     if not like:
         raise ValueError(f"no candidate of this kind was measured: {plan}")
     ranks, losses = zip(*like)

@@ -12,7 +12,7 @@ from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
 from ..plans.planning import recipe_for
 from ..quantizers.recipes import WeightRecipe
 from ..surgery.preflight import check_plan, complete_plan, first_names
-from .sizes import Scale, as_meta
+from .sizes import Scale, as_meta, folder_bytes
 
 KINDS = ("dense", "low rank", "train")
 BITS = (1, 2, 3, 4, 8)
@@ -34,9 +34,10 @@ def possible_bytes(
     some = {
         name: plans_of(model.get_submodule(name), ranks_of(model, name, kinds, ranks), kinds, bits) for name in places
     }
-    least = sum(min(scale.weigh(name, plan)[0] for plan in plans) for name, plans in some.items())
-    fixed = scale.fixed(places)
-    return fixed + least, fixed + sum(scale.weigh(name, FLOAT)[0] for name in places)
+    least = {name: min(plans, key=lambda plan, name=name: scale.weigh(name, plan)[0]) for name, plans in some.items()}
+    return tuple(
+        folder_bytes(scale.skeleton, TTQConfig(plans, rest)) for plans in (least, dict.fromkeys(places, FLOAT))
+    )
 
 
 def check_choice(model: nn.Module, kinds: Sequence[str], bits: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..measures.costs import flops
 from ..plans.configs import LayerPlan, TTQConfig
+from ..quantizers.recipes import LSQ
 from ..storage.checkpoint import saved_bytes
 from ..storage.files import DTYPES, Spec
 from ..storage.rebuild import on_meta
@@ -61,9 +62,9 @@ class Scale:
 
     def fixed(self, names: Iterable[str]) -> int:
         """The bytes of a folder that do not depend on what these layers get."""
-        floats = {name: LayerPlan(quantize="float") for name in names}
-        whole = folder_bytes(self.skeleton, TTQConfig(floats, self.rest))
-        return whole - sum(self.weigh(name, plan)[0] for name, plan in floats.items())
+        some = {name: LayerPlan(quantize=LSQ(8, per="channel")) for name in names}  # a file with codes has a guard
+        whole = folder_bytes(self.skeleton, TTQConfig(some, self.rest))
+        return whole - sum(self.weigh(name, plan)[0] for name, plan in some.items())
 
     def _weighed(self, layer: nn.Module, plan: LayerPlan) -> tuple[dict[str, Spec], int, int]:
         holder = compress_(Holder(copy.deepcopy(layer)), TTQConfig({"layer": plan}, rest=self.rest))

@@ -18,7 +18,7 @@ from ..quantizers.recipes import WeightRecipe
 from ..surgery.calibration import Moments
 from ..surgery.conversion import as_linear
 from ..tensors.gauge import balance_norms, canonical_form, rotate_bonds
-from ..tensors.tensor_train import at_least_float32, tt_svd
+from ..tensors.tensor_train import at_least_float32, largest_positive, tt_svd
 
 SAMPLE = 2**14  # numbers of a core that choose its step size: of more of them it would be the same but for a percent
 
@@ -52,7 +52,8 @@ class LowRank:
 
     def cores(self, rank: int) -> list[Tensor]:
         """The two cores that TT-SVD gives of it, (1, n, rank) and (rank, m, 1), their norms balanced."""
-        return balance_norms([side[None] if k == 0 else side[..., None] for k, side in enumerate(self._sides(rank))])
+        left, sizes, right = self._decomposed(rank)
+        return balance_norms([left[None], (sizes[:, None] * right)[..., None]])
 
     def train(self, layer: TTLinear) -> list[Tensor]:
         """The cores that TT-SVD gives of the weight whose rank is that of the layer's middle bond.
@@ -60,17 +61,20 @@ class LowRank:
         One side after the other: the other has orthonormal rows, so that its modes need not be looked at yet.
         """
         (n, m), half, ranks = (layer.in_features, layer.out_features), len(layer.in_modes), layer.ranks
-        left, right = self._sides(ranks[half])
-        left = F.pad(left, (0, 0, 0, prod(layer.in_modes) - n))
+        left, sizes, right = self._decomposed(ranks[half])
+        left = F.pad(left * sizes, (0, 0, 0, prod(layer.in_modes) - n))
         *cores, last = tt_svd(left.reshape(*layer.in_modes, -1), (*ranks[: half + 1], 1))
         rest = F.pad(last[..., 0] @ right, (0, prod(layer.out_modes) - m))  # (r, m_1 ⋯ m_d)
         first, *others = tt_svd(rest.reshape(-1, *layer.out_modes[1:]), (1, *ranks[half + 1 :]))
         return balance_norms([*cores, first.reshape(len(rest), layer.out_modes[0], -1), *others])
 
-    def _sides(self, rank: int) -> tuple[Tensor, Tensor]:
-        """L (n, rank), and R (rank, m) with orthonormal rows."""
+    def _decomposed(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Its SVD: (n, rank), (rank), (rank, m), with the signs of TT-SVD, on which step sizes depend a little."""
         u, s, vt = torch.linalg.svd(self.triangle[:rank, :rank])
-        return self.basis[:, :rank] @ (u * s), vt @ self.directions[:, :rank].T
+        vectors = self.basis[:, :rank] @ u
+        positive = largest_positive(vectors)
+        signs = (positive * vectors).sum(0).sign()
+        return positive, s, signs[:, None] * vt @ self.directions[:, :rank].T
 
 
 @torch.no_grad()
