@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -71,9 +72,9 @@ class Candidates:
         plans = {name: config.layers.get(name, rest) for name in self.layers}
         return sum(_loss(self.layers[name], plan, quantization) for name, plan in plans.items())
 
-    @property
+    @cached_property
     def range(self) -> tuple[int, int]:
-        """The bytes of the smallest plan, of what sums of candidates say, and of the dense float model."""
+        """The bytes of the smallest plan, and of the dense float model."""
         least = {name: min(some, key=lambda one: one.bytes).plan for name, some in self.layers.items()}
         return self.weigh(self.config(least)), self.weigh(self.config(dict.fromkeys(self.layers, FLOAT)))
 
