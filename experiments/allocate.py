@@ -14,6 +14,7 @@ for plans that will be trained: the part of what quantizers lose that counts. --
 
 Rows go to runs/allocate, with --record to data/results/allocate.json. With --predict each plan has a row, and another
 says how the two orders agree: Spearman's rank correlation, over plans within a factor of two of each other's bytes.
+Losses are KL between the float model's answers and the plan's, in thousandths of a nat.
 """
 
 import copy
@@ -96,7 +97,7 @@ class Spending:
     def score(self, model: PreTrainedModel, split: str, start: Callable | None) -> dict[str, float]:
         scores = super().score(model, split, start)
         if isinstance(self.settings, self.made_with) and start is not None and hasattr(model, "ttq_config"):
-            scores["predicted_loss"] = self.candidates(self.student(start())).loss(model.ttq_config)
+            scores["predicted_mnat"] = 1000 * self.candidates(self.student(start())).loss(model.ttq_config)
         return scores
 
     def student(self, start: PreTrainedModel) -> PreTrainedModel:
@@ -187,7 +188,7 @@ def predict(kind: type, arguments: list[str]) -> None:
         for config in plans(found, settings.ratio, settings.quantization):
             model = ttq.compress_(copy.deepcopy(student), config, calibration=study.calibration)
             pairs.append((found.loss(config), study.divergence(start, model)))
-            figures = {"predicted_loss": pairs[-1][:1], "divergence": pairs[-1][1:]}
+            figures = {name: [1000 * loss] for name, loss in zip(("predicted_mnat", "measured_mnat"), pairs[-1])}
             _row(study, figures, "predicted", seed, found.weigh(config), found.range[1], config, path, digest, began)
             print(f"{found.weigh(config):12,} bytes: predicted {pairs[-1][0]:.4f}, measured {pairs[-1][1]:.4f}")
         correlation = float(spearmanr(*zip(*pairs)).statistic)

@@ -175,7 +175,7 @@ class _Weight:
 
     @torch.no_grad()
     def losses(self, kinds: Sequence[str], bits: Sequence[int]) -> Iterator[tuple[float, float]]:
-        """For each of `_plans`: what it loses without quantizers, and with them."""
+        """For each of `plans_of`: what it loses without quantizers, and with them."""
         self.before = [use.felt(self.versions.original.factors) for use in self.uses]
         yield 0.0, 0.0
         for recipe in dense_recipes(kinds, bits):
