@@ -279,6 +279,23 @@ def calibrate(trial: Trial) -> None:
     assert kept < lost, f"the outputs of the layers lose {kept:.3g} with calibration, {lost:.3g} without"
 
 
+def allocation(trial: Trial) -> None:
+    """allocate: a plan for a budget between the smallest and the dense model; compress_ takes it, and it trains."""
+    model = trial.watch(trial.dense())
+    before = _state(model, trial.inputs())
+    found = ttq.measure_candidates(model, trial.inputs(), kinds=("dense", "low rank"), bits=(4,), ranks=(1, 4))
+    assert _same(before, _state(model, trial.inputs())), "measuring has changed the model"
+    least, most = found.range
+    budget = int((least * most) ** 0.5)
+    config = ttq.allocate(model, budget, candidates=found)
+    assert ttq.TTQConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    ttq.compress_(model, config, calibration=[trial.inputs()])
+    ttq.save(model, trial.folder)
+    size = sum(path.stat().st_size for path in trial.folder.iterdir())
+    assert size == found.weigh(config) <= budget, f"{size} on disk, {found.weigh(config)} weighed, of {budget}"
+    loss_of(model, trial.inputs()).backward()
+
+
 def distil_layers(trial: Trial) -> None:
     """DistillTrainer: one step on all layers, hidden states and attention; the maps are those the model computes."""
     _distil(trial, ttq.AllLayers(1, task=0))
@@ -345,6 +362,7 @@ STEPS = {
     "generate": generate,
     "fuse_": fuse,
     "calibration": calibrate,
+    "allocate": allocation,
     "distil layers": distil_layers,
     "distil logits": distil_logits,
     "bfloat16": bfloat16,

@@ -15,7 +15,8 @@ from tests.chapters import ROOT
 
 # The rooms of docs/house.md from the ground up, and three modules that stand alone: each imports only what is above it.
 ORDER = ["progress", "catalog", "tensors", "inventory", "quantizers", "layers", "tasks", "models", "environment"]
-ORDER += ["plans", "surgery", "storage", "measures", "training", "deployment", "plots", "explore", "check"]
+ORDER += ["plans", "surgery", "storage", "measures", "allocation", "training", "deployment"]
+ORDER += ["plots", "explore", "check"]
 NAMESPACES = {"plots", "explore", "check"}  # the modules that are part of the public face
 NAMESPACES |= {"assignments", *(f"a{number}" for number in range(1, 9))}  # those of check
 HEAVY = ["tensorly", "matplotlib", "ipywidgets", "datasets", "transformers.modeling_utils"]  # loaded on first use

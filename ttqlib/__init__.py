@@ -67,6 +67,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.language": ["perplexity"],
         "measures.memory": ["keep_freed_memory"],
         "measures.results": ["Results"],
+        "allocation.budgets": ["Allocation", "allocate", "allocation_front"],
+        "allocation.candidates": ["Candidate", "Candidates", "measure_candidates"],
         "training.qat": ["QATTrainer"],
         "training.dropout": ["QuickDropout", "quick_dropout_"],
         "training.losses": [

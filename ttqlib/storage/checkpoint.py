@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import transformers
@@ -45,14 +46,15 @@ def save(model: nn.Module, folder: str | os.PathLike) -> None:
         NotADirectoryError: `folder` is a file.
     """
     tensors, metadata = contents(model)
-    saved = {**plan_of(model).to_dict(), "quant_method": METHOD, "digest": metadata[DIGEST], "version": _version(model)}
+    saved = _plan_text(model, metadata[DIGEST])
     with replacing(folder, fence=(CONFIG, WEIGHTS)) as new:
-        if isinstance(model, transformers.PreTrainedModel):
-            _write_description(model, saved, new)
-        else:
-            text = json.dumps({"quantization_config": saved}, indent=2, sort_keys=True) + "\n"
-            (new / CONFIG).write_text(text, encoding="utf-8")
+        _write_texts(model, saved, new)
         write(new / WEIGHTS, tensors, metadata)
+
+
+def _plan_text(model: nn.Module, digest: str) -> dict:
+    """The `quantization_config` of config.json."""
+    return {**plan_of(model).to_dict(), "quant_method": METHOD, "digest": digest, "version": _version(model)}
 
 
 def contents(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -77,8 +79,12 @@ def description(model: transformers.PreTrainedModel, saved) -> transformers.PreT
     return config
 
 
-def _write_description(model: transformers.PreTrainedModel, saved: Mapping, folder: Path) -> None:
-    """What `save_pretrained` writes besides the weights."""
+def _write_texts(model: nn.Module, saved: Mapping, folder: Path) -> None:
+    """What `save` writes besides the weights; of a transformers model that is what `save_pretrained` writes."""
+    if not isinstance(model, transformers.PreTrainedModel):
+        text = json.dumps({"quantization_config": saved}, indent=2, sort_keys=True) + "\n"
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        return
     config = description(model, saved)
     if model.is_remote_code():
         custom_object_save(model, folder, config=config)
@@ -138,6 +144,19 @@ def stored_sizes(model: nn.Module) -> dict[str, int]:
         tensors, metadata = contents(model)
         specs = specs_of(tensors)
     return module_bytes(specs, metadata)
+
+
+def saved_bytes(model: nn.Module) -> int:
+    """How many bytes the files take that `save` writes of a model; one on the meta device will do.
+
+    Raises:
+        ValueError: as `save`.
+    """
+    saved = _plan_text(model, 64 * "0")  # any digest is as long
+    with TemporaryDirectory() as folder:
+        _write_texts(model, saved, Path(folder))
+        texts = sum(path.stat().st_size for path in Path(folder).iterdir())
+    return texts + sum(stored_sizes(model).values())
 
 
 def read_plan(config: Mapping) -> Written:

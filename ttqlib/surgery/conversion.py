@@ -28,7 +28,7 @@ def replacement(module: nn.Module, form: TT | TTM, init: str, moments: Moments |
 
 def _built(module: nn.Module, form: TT | TTM, init: str, moments: Moments | None) -> TTLinear | TTMEmbedding:
     if isinstance(form, TT):
-        module, build = _as_linear(module), TTLinear.from_linear
+        module, build = as_linear(module), TTLinear.from_linear
     else:
         build = TTMEmbedding.from_embedding
     modes = {name: value for name, value in vars(form).items() if name != "rank"}
@@ -48,7 +48,7 @@ def weight_rank(module: nn.Module, form: TT | TTM) -> int | None:
     None where a TT-matrix has no such bond: its cores hold modes of both.
     """
     if isinstance(form, TT):
-        planned = TTLinear(*_as_linear(module).weight.shape[::-1], **vars(form), device="meta")
+        planned = TTLinear(*as_linear(module).weight.shape[::-1], **vars(form), device="meta")
         return planned.ranks[len(planned.in_modes)]
     planned = TTMEmbedding(*module.weight.shape, **vars(form), device="meta")
     rows, columns = planned.vocabulary_modes, planned.hidden_modes
@@ -72,7 +72,7 @@ def _random(module: nn.Linear | nn.Embedding, rank: int, modes: dict) -> TTLinea
     return layer.train(module.training)
 
 
-def _as_linear(module: nn.Linear | Conv1D) -> nn.Linear:
+def as_linear(module: nn.Linear | Conv1D) -> nn.Linear:
     """GPT-2's Conv1D is a linear layer that stores its weight as (in_features, out_features)."""
     if isinstance(module, nn.Linear):
         return module

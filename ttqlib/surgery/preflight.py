@@ -21,7 +21,7 @@ def complete_plan(model: nn.Module, config: TTQConfig) -> TTQConfig:
     Raises:
         ValueError: it gives two names of one weight different things.
     """
-    first, plans = _first_names(model), {}
+    first, plans = first_names(model), {}
     for name, layer in config.layers.items():
         leader = first.get(name, name)
         if plans.setdefault(leader, layer) != layer:
@@ -36,7 +36,7 @@ def complete_plan(model: nn.Module, config: TTQConfig) -> TTQConfig:
     return replace(config, layers=plans)
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
+def first_names(model: nn.Module) -> dict[str, str]:
     """For each layer whose weight is tied the name that stands for all: of a table if there is one, else the first."""
     modules, names = dict(model.named_modules()), {}
     for places in tied(model):
