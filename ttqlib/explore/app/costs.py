@@ -139,12 +139,13 @@ class Scales:
         """The tensors of the model when all of it belongs to the rest, and the parameters of each of its modules."""
         if rest not in self._rests:
             bare = compress_(copy.deepcopy(self.model), TTQConfig(rest=rest))
-            owners: dict[str, int] = {}
-            for name, parameter in bare.named_parameters():
-                owner = (
-                    name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-                )
-                owners[owner] = owners.get(owner, 0) + parameter.numel()
+            owners, seen = {}, set()
+            parameters = [(_owner(name), one) for name, one in bare.named_parameters(remove_duplicate=False)]
+            # a bias that stands in two modules belongs to the one that stores it, which may come later
+            for owner, one in sorted(parameters, key=lambda pair: pair[0] in self._without_bias):
+                if id(one) not in seen:
+                    seen.add(id(one))
+                    owners[owner] = owners.get(owner, 0) + one.numel()
             self._rests[rest] = expected(bare), owners
         return self._rests[rest]
 
@@ -191,6 +192,11 @@ class Scales:
                 if f"{name}.{own}" not in specs:
                     return {f"{name}.{own}": (torch.uint8, (0,))}
         return {}
+
+
+def _owner(name: str) -> str:
+    """The module that a parameter belongs to, be it under a quantizer."""
+    return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
 
 
 def _saved(config: TTQConfig) -> PlanConfig:

@@ -14,7 +14,7 @@ from .costs import Scales
 from .measured import TASKS, Measured, Task, measured
 
 MARKS = {  # what each means; the words stand in the page
-    "measured": "● measured: models of this very plan were trained and scored",
+    "measured": "● measured: models of this very plan were trained and scored (hollow: with fewer seeds, a trial)",
     "interpolated": "◆ interpolated: on the line between two measured plans that differ from it in one number",
     "predicted": "▲ predicted: a guess from the measured plans nearest in bytes, with its usual error",
     "unknown": "□ unknown: nothing near it was measured",
@@ -42,6 +42,7 @@ class Evidence:
 
     def __init__(self, task: Task, rows: Sequence[Measured], scales: Scales):
         self.task, self.rows, self.scales = task, tuple(rows), scales
+        self.usual_error  # noqa: B018  weighs every measured plan now, so that the first move is as quick as the others
 
     @cached_property
     def by_plan(self) -> dict[str, Measured]:

@@ -30,7 +30,9 @@ TASKS = {
     "sst2": (Task("accuracy", "accuracy", "held_out", "validation", both=True),),
     "rte": (Task("accuracy", "accuracy", "held_out", "validation", both=True),),
 }
-PRESETS: Mapping[str, Mapping[str, Mapping]] = {  # by task: what the plan of a row is called, and how it is found; the app starts with the first
+PRESETS: Mapping[
+    str, Mapping[str, Mapping]
+] = {  # by task: what the plan of a row is called, and how it is found; the app starts with the first
     "atis": {
         "trains, 232×": {"method": "tt-qat", "rank": 24, "bits": 2},
         "their rival of low rank, 234×": {"method": "svd-qat", "rank": 19, "bits": 2},

@@ -63,7 +63,7 @@ def summary(cost: Cost, dense: tuple[int, Cost], machine: Machine, quality: str)
         f"{size(other.training_bytes)})",
         "quality": escape(quality),
     }
-    return "".join(f"<div><span class='ttq-name'>{name}</span> {text}</div>" for name, text in facts.items())
+    return "".join(f"<div class='ttq-fact'><b>{name}</b> <span>{text}</span></div>" for name, text in facts.items())
 
 
 def _milliseconds(cost: Cost, machine: Machine) -> str:
@@ -94,7 +94,7 @@ def bars(layers: Layers, plan, cost: Cost, dense: Cost) -> str:
     top = "".join(f"<th scope='col'>{head}</th>" for head in heads)
     note = "<small>share: ░ before, █ after</small>"
     return (
-        f"<div class='ttq-scroll' tabindex='0' role='region' aria-label='bytes by group'><table class='ttq-table'>"
+        f"<div class='ttq-wide' tabindex='0' role='region' aria-label='bytes by group'><table class='ttq-table'>"
         f"<thead><tr>{top}<td>{note}</td></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

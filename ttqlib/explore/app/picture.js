@@ -75,7 +75,7 @@ function axes(svg, model, at, width) {
   for (const [points, label] of [[0, "dense"], [1, "1 point less"]]) {
     const y = at.y(dense - points);
     make("line", { x1: LEFT, x2: width - RIGHT, y1: y, y2: y, class: "ttq-goal" }, paper);
-    make("text", { x: width - RIGHT, y: y - 3, "text-anchor": "end" }, paper, label);
+    make("text", { x: LEFT + 4, y: y - 3 }, paper, label);
   }
 }
 

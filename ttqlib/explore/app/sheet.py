@@ -69,9 +69,10 @@ class Sheet:
             text = unpacker.decompress(packed, LONGEST + 1)  # a small link may unpack to a gigabyte
             if not unpacker.eof:
                 raise ValueError("cut off or too long")
-            return cls.from_json(text.decode())
-        except (binascii.Error, zlib.error, UnicodeError) as error:
+            text = text.decode()
+        except (binascii.Error, zlib.error, ValueError) as error:  # UnicodeError is one
             raise ValueError(f"this link holds no plan ({error}): copy the whole of it") from None
+        return cls.from_json(text)
 
 
 @dataclass(frozen=True)

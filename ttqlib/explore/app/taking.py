@@ -17,15 +17,15 @@ class Taking(widgets.VBox):
     """
 
     def __init__(self, restore: Callable[[str], None]):
-        tall = widgets.Layout(width="100%", height="22em")
-        self.code = widgets.Textarea(description="program", rows=18, layout=tall, disabled=False)
-        self.copy = widgets.Button(description="Copy the program", icon="copy")
+        tall = widgets.Layout(width="auto", height="auto")
+        self.code = widgets.Textarea(description="program", rows=18, layout=tall)
+        self.copy = widgets.Button(description="Copy the program", layout={"align_self": "flex-start"})
         self.links = widgets.HTML()
         self.given = widgets.Text(
             description="link or file", placeholder="paste a link or the text of a file", layout=widgets.Layout(**WIDE)
         )
         self.put = widgets.Button(description="Restore")
-        self.upload = widgets.FileUpload(accept=".json", multiple=False, description="Open a file")
+        self.upload = widgets.FileUpload(accept=".json", multiple=False, description="Open a file", icon="")
         super().__init__([self.code, self.copy, self.links, self.given, widgets.HBox([self.put, self.upload])])
         self.add_class("ttq-take")
         self.copy.add_class("ttq-copy")

@@ -1,6 +1,6 @@
 """The panel that turns a plan: a group of layers or one layer of it, its format, rank and bits, and the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -24,7 +24,7 @@ class Turning(widgets.VBox):
         groups = list(layers.groups)
         start = "attention" if "attention" in groups else groups[0]
         self.group = choice("group of layers", groups, start)
-        self.layer = stops("layers", [WHOLE], WHOLE)
+        self.layer = stops("layers", [(WHOLE, WHOLE)], WHOLE)
         self.form = choice("format", [REST])
         self.rank = stops("rank", RANKS, RANKS[0])
         self.bits = stops("bits of each number", BITS.items(), 32)
@@ -50,7 +50,7 @@ class Turning(widgets.VBox):
         self.plan = plan
         with self._silence():
             group = self.layers.groups[self.group.value]
-            options = (WHOLE, *group) if len(group) > 1 else (WHOLE,)
+            options = ((WHOLE, WHOLE), *_shortened(group)) if len(group) > 1 else ((WHOLE, WHOLE),)
             if self.layer.options != options:
                 self.layer.options = options
                 self.layer.value = WHOLE
@@ -92,3 +92,10 @@ class Turning(widgets.VBox):
             yield
         finally:
             self._quiet = before
+
+
+def _shortened(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each name without the parts that all of them begin with, and whole."""
+    parts = [name.split(".") for name in names]
+    shared = next(place for place, beside in enumerate(zip(*parts)) if len(set(beside)) > 1)
+    return ((".".join(own[shared:]), name) for own, name in zip(parts, names))
