@@ -108,7 +108,8 @@ def test_the_app_is_moved_by_mouse_and_keyboard_under_voila(page):
         app = opened(page, address + "/" + link)
         shows(app, "46× smaller", "measured, 3 seeds")
         assert app.locator(".ttq-program textarea").input_value() == code
-        assert all("Content Security Policy" in error for error in page.errors), page.errors  # Voilà's font, refused
+        # Voilà's template asks a network for a font; voila.json has the browser refuse, which it says
+        assert [error for error in page.errors if "Content Security Policy" not in error] == []
         browser.leave(page)
     assert [url for url in outside if not url.startswith((address, "data:", "blob:"))] == []
 
