@@ -42,6 +42,7 @@ def test_slot_f1_on_atis_takes_one_action(fresh):
 
 def test_minilm_on_sst2_takes_three(fresh):
     fresh.model.value = "minilm-sst2"
+    assert "50× smaller" in fresh.readout.value
     fresh.points.value = 2
     assert fresh.buttons["within"].description == "Smallest within 2 points"
     fresh.buttons["within"].click()

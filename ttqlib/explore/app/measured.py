@@ -40,8 +40,8 @@ PRESETS: Mapping[
         "smallest trains, 434×": {"method": "tt-qat", "rank": 12, "bits": 2, "seeds": 3},
     },
     "sst2": {
-        "3 bits, 46×": {"rank": 48, "bits": 3},
         "4 bits, 50×": {"rank": 34, "bits": 4},
+        "3 bits, 46×": {"rank": 48, "bits": 3},
         "2 bits, 88×": {"rank": 36, "bits": 2},
     },
     "rte": {"4 bits, 48×": {"rank": 34, "bits": 4}},
