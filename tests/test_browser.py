@@ -67,6 +67,24 @@ def test_an_explorer_answers(page, chapters, path, record_property):
     browser.stop_kernel(page)
 
 
+@pytest.mark.matrix
+@pytest.mark.parametrize("path", CHAPTERS[::-1], ids=name_of)
+def test_an_explorer_can_be_read_at_every_width_in_both_themes(page, chapters, path):
+    browser.open_notebook(page, chapters, path.name)
+    assert browser.run_all(page) == []
+    browser.explorers(page).locator(".ttq-figure[src]").wait_for(timeout=20_000)
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        page.evaluate(browser.THEME, theme)
+        for width in (1400, 900, 400):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(1500)
+            assert browser.barriers(page) == [] and not browser.too_wide(page), (theme, width)
+            browser.SHOTS.mkdir(parents=True, exist_ok=True)
+            browser.explorers(page).screenshot(path=str(browser.SHOTS / f"{path.stem}-{theme[11:]}-{width}.png"))
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    browser.stop_kernel(page)
+
+
 def redraws(page) -> list[float]:
     define = f"[exec({TIME!r}, globals()), __import__('json').dumps(seconds_of_redraws())][1]"
     return json.loads(browser.ask_kernel(page, define))

@@ -52,7 +52,9 @@ def tracked() -> set[str]:
 
 def test_a_wheel_holds_the_library_and_its_data(built):
     files = in_wheel(built)
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ttqlib").rglob("*.py")}
+    kinds = (".py", ".js", ".css")  # modules, and what the page of an explorer runs and wears
+    found = (path for path in (ROOT / "ttqlib").rglob("*") if path.suffix in kinds)
+    modules = {path.relative_to(ROOT).as_posix() for path in found}
     data = {f"ttqlib/data/{name}": (ROOT / "data" / name).read_bytes() for name in SPLITS}
     assert {name for name in files if ".dist-info/" not in name} == modules | data.keys()
     assert {name: files[name] for name in data} == data

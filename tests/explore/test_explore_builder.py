@@ -270,7 +270,7 @@ def test_controls_stand_where_they_were_told_and_every_position_is_drawn(plans):
             uniform(8, 2, 4, 8, sides=5),
             "start: attention must be one of matrix, low rank, 2 cores a side, 3 cores a side, got 5",
         ),
-        (replace(DENSE, rest=12), "start: rest must be one of 8, 16, 32, got 12"),
+        (replace(DENSE, rest=12), "start: bits of the rest must be one of 8, 16, 32, got 12"),
     ],
 )
 def test_a_start_that_no_control_offers_is_refused(plans, start, said):

@@ -4,9 +4,10 @@ What a control changes is computed by a plain function, usable and tested withou
 """
 
 from ..plans.groups import GROUPS, Choice, plan_by_groups
+from .app.builder import PlanApp
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
-from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
+from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving, this_machine
 from .explorer import Explorer
 from .groups import GroupPlan
 from .hidden_states import (
@@ -44,6 +45,7 @@ __all__ = [
     "GroupPlan",
     "Machine",
     "MeasuredPlans",
+    "PlanApp",
     "PlanBuilder",
     "PlanCost",
     "PlanPoint",
@@ -82,6 +84,7 @@ __all__ = [
     "steps",
     "stored_point",
     "student_point",
+    "this_machine",
     "tt",
     "tt_point",
 ]

@@ -1,7 +1,7 @@
 """The plan builder: a whole model's plan, group by group, with its cost and what is known of its accuracy."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import ipywidgets as widgets
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..plans.configs import REST
 from ..plans.groups import GROUPS, Choice
-from .explorer import Explorer
+from .explorer import Explorer, choice, stops
 from .groups import GroupPlan
 from .measured import METRICS, MeasuredPlans, means
 
@@ -23,6 +23,10 @@ FORMATS = {
 }
 FORMATS["feed-forward"] = FORMATS["attention"]
 BITS = {"1": 1, "2": 2, "3": 3, "4": 4, "8": 8}
+HINT = (
+    "Turn one group after the other: bytes follow at once. Expect accuracy to be known only where somebody has trained "
+    "that very plan; make app has them all in a table."
+)
 RANKS = (4, 8, 12, 16, 20, 24, 30, 40, 48, 60)
 
 
@@ -44,7 +48,7 @@ class PlanBuilder(Explorer):
             widgets.Textarea(description=name, rows=rows, layout=widgets.Layout(width="95%"))
             for name, rows in (("Python", 4), ("JSON", 6))
         )
-        super().__init__(_controls(start), self._draw_plan, _rows())
+        super().__init__(_controls(start), self._draw_plan, hint=HINT)
         for part, name in ((self.button, "give"), (self.code, "code"), (self.json, "json")):
             part.add_class(f"ttq-plan-{name}")
         self.button.on_click(self._give)
@@ -77,10 +81,10 @@ def chosen_by(values: Mapping[str, int]) -> GroupPlan:
     """The plan that the values of a builder's controls stand for."""
     choices = {}
     for group in GROUPS:
-        cores, choice = values.get(f"{group} format", MATRIX), Choice(bits=values[f"{group} bits"])
+        cores, turned = values.get(f"{group} format", MATRIX), Choice(bits=values[f"{group} bits"])
         if cores != MATRIX:
-            choice = replace(choice, rank=values[f"{group} rank"], cores=None if cores == DEFAULT else cores)
-        choices[group] = choice
+            turned = replace(turned, rank=values[f"{group} rank"], cores=None if cores == DEFAULT else cores)
+        choices[group] = turned
     return GroupPlan(*choices.values(), rest=values["rest"])
 
 
@@ -114,29 +118,18 @@ def plan_figure(plans: MeasuredPlans, chosen: GroupPlan) -> Figure:
 
 def _controls(start: GroupPlan) -> dict[str, widgets.Widget]:
     controls = {}
-    for group, choice in start.choices.items():
-        label, last = ("bits", "float32") if group in FORMATS else (group, "as the rest")
+    for group, chosen in start.choices.items():
+        last = "float32" if group in FORMATS else "as the rest"
         if group in FORMATS:
-            cores = MATRIX if choice.rank is None else choice.cores or DEFAULT
-            controls[f"{group} format"] = _labelled(widgets.Dropdown, group, FORMATS[group], cores)
-            controls[f"{group} rank"] = _labelled(
-                widgets.SelectionSlider, "TT-rank", RANKS, choice.rank or RANKS[0], group
-            )
-        controls[f"{group} bits"] = _labelled(widgets.SelectionSlider, label, BITS | {last: 32}, choice.bits, group)
-    controls["rest"] = _labelled(widgets.SelectionSlider, "rest", {str(bits): bits for bits in REST[::-1]}, start.rest)
+            cores = MATRIX if chosen.rank is None else chosen.cores or DEFAULT
+            controls[f"{group} format"] = _labelled(choice, group, FORMATS[group], cores)
+            controls[f"{group} rank"] = _labelled(stops, f"{group} TT-rank", RANKS, chosen.rank or RANKS[0])
+        controls[f"{group} bits"] = _labelled(stops, f"{group} bits", BITS | {last: 32}, chosen.bits)
+    controls["rest"] = _labelled(stops, "bits of the rest", {str(bits): bits for bits in REST[::-1]}, start.rest)
     return controls
 
 
-def _labelled(kind: type[widgets.Widget], label: str, options, value: int, group: str = "") -> widgets.Widget:
-    name = f"{group} {label}".strip()
+def _labelled(make: Callable[..., widgets.Widget], label: str, options, value: int) -> widgets.Widget:
     if value not in (options.values() if isinstance(options, Mapping) else options):
-        raise ValueError(f"start: {name} must be one of {', '.join(map(str, options))}, got {value}")
-    options = list(options.items()) if isinstance(options, Mapping) else options
-    looks = {"layout": widgets.Layout(width="17em"), "style": {"description_width": "6.5em"}}
-    late = {} if kind is widgets.Dropdown else {"continuous_update": False}
-    return kind(options=options, value=value, description=label, tooltip=name, **looks, **late)
-
-
-def _rows() -> list[list[str]]:
-    trains = [[f"{group} {what}" for what in ("format", "rank", "bits")] for group in FORMATS]
-    return [*trains, [*(f"{group} bits" for group in GROUPS if group not in FORMATS), "rest"]]
+        raise ValueError(f"start: {label} must be one of {', '.join(map(str, options))}, got {value}")
+    return make(label, options.items() if isinstance(options, Mapping) else options, value)

@@ -3,14 +3,18 @@
 from collections.abc import Mapping, Sequence
 from math import prod
 
-import ipywidgets as widgets
 import opt_einsum
 from matplotlib.figure import Figure
 from opt_einsum.paths import ssa_to_linear
 
 from .. import plots
 from ..tensors.shapes import clip_ranks, tt_parameters, whole_number
-from .explorer import Explorer
+from .explorer import Explorer, choice, stops, whole
+
+HINT = (
+    "Try few rows, then many: left to right is cheap for few, merging the sides first for many; past some rank "
+    "every order costs more than the dense layer."
+)
 
 
 def contraction_orders(
@@ -65,11 +69,9 @@ def orders(
     `layers` are the sizes to choose from: a label for each pair of input and output modes.
     """
     controls = {
-        "layer": widgets.Dropdown(options=list(layers), description="layer"),
-        "rows": widgets.SelectionSlider(
-            options=list(rows), value=rows[len(rows) // 2], description="rows", continuous_update=False
-        ),
-        "rank": widgets.IntSlider(rank, 1, largest, description="TT-rank", continuous_update=False),
+        "layer": choice("layer, inputs → outputs", layers),
+        "rows": stops("rows (sentences × tokens)", rows, rows[len(rows) // 2]),
+        "rank": whole("TT-rank", rank, 1, largest),
     }
 
     def draw(layer: str, rows: int, rank: int) -> tuple[Figure, str]:
@@ -84,4 +86,4 @@ def orders(
             f"{costs['dense layer'] / costs[best]:.1f}× fewer than the dense layer"
         )
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=HINT)

@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ipywidgets as widgets
+import torch
 from matplotlib.figure import Figure
 
 from .. import plots
-from .explorer import Explorer
+from ..measures.clock import interleaved_medians
+from .explorer import Explorer, choice, stops, whole
 
 FLOAT32 = 4  # bytes
 ROWS = tuple(2**k for k in range(14))
+HINT = (
+    "Try a machine of 1000 GFLOP/s: with many rows the thin pair then waits for memory, and time falls behind FLOPs; "
+    "a larger rank makes all three lines sink."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,19 @@ class Saving:
         return f"{self.flops:.1f}× fewer FLOPs, {self.bytes:.1f}× fewer bytes, {self.time:.1f}× faster at best"
 
 
+def this_machine(size: int = 512) -> Machine:
+    """What the machine that this runs on does at best, measured for a moment: a large product and a large copy.
+
+    A busy machine seems slower than it is.
+    """
+    one, other = torch.ones(2, size, size)
+    source = torch.ones(2**22)
+    target = torch.empty_like(source)
+    work = {"product": lambda: one @ other, "copy": lambda: target.copy_(source)}
+    took = interleaved_medians(work, rounds=7, warmup=1)  # milliseconds
+    return Machine(2e3 * size**3 / took["product"], 2e3 * source.nbytes / took["copy"])
+
+
 def layer_work(inputs: int, outputs: int, rows: int, rank: int | None = None) -> Work:
     """The work of y = x W on `rows` rows of float32, or of y = (x U) V where there is a rank."""
     if rank is None:
@@ -76,14 +94,10 @@ def roofline(sizes: Mapping[str, tuple[int, int]]) -> Explorer:
     `sizes` are the layers to choose from, (inputs, outputs) by name.
     """
     controls = {
-        "layer": widgets.Dropdown(options=list(sizes), description="layer"),
-        "rank": widgets.IntSlider(30, 1, 200, description="rank", continuous_update=False),
-        "gflops": widgets.SelectionSlider(
-            options=(25, 50, 100, 200, 500, 1000, 10_000), value=100, description="GFLOP/s", continuous_update=False
-        ),
-        "gigabytes": widgets.SelectionSlider(
-            options=(5, 10, 20, 50, 100, 1000), value=10, description="GB/s", continuous_update=False
-        ),
+        "layer": choice("layer, inputs → outputs", sizes),
+        "rank": whole("rank", 30, 1, 200),
+        "gflops": stops("speed, GFLOP/s", (25, 50, 100, 200, 500, 1000, 10_000), 100),
+        "gigabytes": stops("memory, GB/s", (5, 10, 20, 50, 100, 1000), 10),
     }
 
     def draw(layer: str, rank: int, gflops: float, gigabytes: float) -> tuple[Figure, str]:
@@ -92,7 +106,7 @@ def roofline(sizes: Mapping[str, tuple[int, int]]) -> Explorer:
         text = "<br>".join(f"{rows} row{'s' if rows > 1 else ''}: {found}" for rows, found in at.items())
         return roofline_figure(*sizes[layer], rank, machine), text
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=HINT)
 
 
 def roofline_figure(inputs: int, outputs: int, rank: int, machine: Machine) -> Figure:

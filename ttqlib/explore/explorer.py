@@ -8,12 +8,19 @@ from io import BytesIO
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
+from .dress import Dress
+
+WIDE = {"width": "100%", "max_width": "52em"}
+RESET = "Back to the start"
+
 
 class Explorer(widgets.VBox):
     """Controls above a picture and a read-out; `draw(**values)` returns both, as a Figure and a string.
 
-    `controls[name].value = …` moves a control from code, `readout.value` is the text that stands under the picture.
+    `controls[name].value = …` moves a control from code, `readout.value` is the text that stands under the picture,
+    `hint` the sentence below that, which says what to try. A button sets all controls back to where they stood first.
     `rows` are names of controls that stand side by side where the page is wide enough; by default each stands alone.
+    `photograph`: the picture keeps its colours in a dark theme.
     """
 
     def __init__(
@@ -21,18 +28,26 @@ class Explorer(widgets.VBox):
         controls: Mapping[str, widgets.Widget],
         draw: Callable[..., tuple[Figure, str]],
         rows: Sequence[Sequence[str]] | None = None,
+        hint: str = "",
+        photograph: bool = False,
     ):
         rows = [[name] for name in controls] if rows is None else rows
         self.controls, self.draw = {name: controls[name] for row in rows for name in row}, draw
         self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
         self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
+        self.hint, self.reset = widgets.HTML(hint), widgets.Button(description=RESET)
         wrapped = widgets.Layout(flex_flow="row wrap")
         above = [widgets.Box([controls[name] for name in row], layout=wrapped) for row in rows]
-        super().__init__([*above, self.picture, self.readout])
+        super().__init__([*above, self.picture, self.readout, self.hint, self.reset, Dress()])
         for part, name in ((self, "ttq-explorer"), (self.picture, "ttq-figure"), (self.readout, "ttq-readout")):
             part.add_class(name)
+        self.hint.add_class("ttq-hint")
+        if photograph:
+            self.picture.add_class("ttq-photograph")
+        self._start, self._waits = self.values, False
         for control in self.controls.values():
             control.observe(self._redraw, "value")
+        self.reset.on_click(self._back)
         self._redraw()
 
     @property
@@ -40,8 +55,20 @@ class Explorer(widgets.VBox):
         """Where the controls stand: what `draw` is called with."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def _back(self, _button=None) -> None:
+        """All controls as they stood first, and one picture for all of these moves."""
+        self._waits = True
+        try:
+            for name, value in self._start.items():
+                self.controls[name].value = value
+        finally:
+            self._waits = False
+        self._redraw()
+
     def _redraw(self, _change=None) -> None:
-        with _garbage_waits():
+        if self._waits:
+            return
+        with garbage_waits():
             self.picture.value, self.readout.value = self._drawn()
 
     def _drawn(self) -> tuple[bytes, str]:
@@ -56,8 +83,28 @@ class Explorer(widgets.VBox):
         return f"Explorer({', '.join(self.controls)}): run this cell in JupyterLab to move it"
 
 
+def choice(label: str, options, value=None) -> widgets.ToggleButtons:
+    """A row of buttons of which one is pressed: what has few values that are no numbers. Arrow keys move it."""
+    options = list(options)
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    looks = {"layout": widgets.Layout(**WIDE), "style": {"button_width": "auto"}}
+    return widgets.ToggleButtons(options=options, value=first if value is None else value, description=label, **looks)
+
+
+def stops(label: str, options, value) -> widgets.SelectionSlider:
+    """A slider over these values, or over pairs of a text and a value, that tells where it is let go."""
+    looks = {"layout": widgets.Layout(**WIDE), "continuous_update": False}
+    return widgets.SelectionSlider(options=list(options), value=value, description=label, **looks)
+
+
+def whole(label: str, value: int, least: int, most: int) -> widgets.IntSlider:
+    """A slider over whole numbers, that tells where it is let go."""
+    looks = {"layout": widgets.Layout(**WIDE), "continuous_update": False}
+    return widgets.IntSlider(value, least, most, description=label, **looks)
+
+
 @contextmanager
-def _garbage_waits() -> Iterator[None]:
+def garbage_waits() -> Iterator[None]:
     """No search for garbage inside: beside transformers one takes half a second, and a figure sets off several."""
     enabled = gc.isenabled()
     gc.disable()

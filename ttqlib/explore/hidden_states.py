@@ -6,7 +6,6 @@ Points that take long to compute are computed once, before: an explorer only loo
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import ipywidgets as widgets
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,7 +13,16 @@ from transformers import PreTrainedModel
 
 from .. import plots
 from ..surgery.calibration import eval_mode
-from .explorer import Explorer
+from .explorer import Explorer, choice, stops
+
+DAMAGE_HINT = (
+    "Try small ranks: a layer may be further off with its train than without its weights. Expect the error to grow "
+    "from layer to layer, whichever layers are compressed."
+)
+RUN_HINT = (
+    "Step through one run, then through another: matched one after the other, layers come near one by one; with labels "
+    "only, expect inner layers to stay far away while answers get better."
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,8 @@ def damage(
     the controls stand first.
     """
     controls = {
-        "layers": widgets.Dropdown(options=list(deleted), value=layers, description="layers"),
-        "rank": widgets.SelectionSlider(
-            options=sorted({key[1] for key in points}), value=rank, description="TT-rank", continuous_update=False
-        ),
+        "layers": choice("layers compressed", deleted, layers),
+        "rank": stops("TT-rank", sorted({key[1] for key in points}), rank),
     }
 
     def draw(layers: str, rank: int) -> tuple[Figure, str]:
@@ -53,7 +59,7 @@ def damage(
         text = f"{layers} at rank {rank}: {chosen}<br>without these weights: {control}<br>{verdict}"
         return damage_figure(points, deleted, layers, rank), text
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=DAMAGE_HINT)
 
 
 def damage_figure(
@@ -116,10 +122,8 @@ def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step:
     `run` and `step` are where the controls stand first.
     """
     controls = {
-        "run": widgets.Dropdown(options=list(runs), value=run, description="run"),
-        "step": widgets.SelectionSlider(
-            options=sorted(runs[run]), value=step, description="step", continuous_update=False
-        ),
+        "run": choice("run", runs, run),
+        "step": stops("training step", sorted(runs[run]), step),
     }
 
     def draw(run: str, step: int) -> tuple[Figure, str]:
@@ -131,7 +135,7 @@ def distillation(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step:
             text += f"<br>further off than at step {before}: {', '.join(worse) or 'nowhere'}"
         return distillation_figure(runs, run, step), text
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=RUN_HINT)
 
 
 def distillation_figure(runs: Mapping[str, Mapping[int, StudentPoint]], run: str, step: int) -> Figure:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -16,9 +15,21 @@ from ..quantizers.fake_quantization import check_bits, clip_range
 from ..quantizers.recipes import LSQ
 from ..storage.bits import packed_bytes
 from ..tensors.tensor_train import tt_to_tensor
-from .explorer import Explorer
+from .explorer import Explorer, choice, stops
 
 Key = TypeVar("Key", bound=Hashable)
+STEP_HINT = (
+    "Try 2 bits and drag δ: small steps clip, large ones round. Expect the best δ in between, and max-abs to turn most "
+    "numbers into 0 where there are outliers."
+)
+LAYER_HINT = (
+    "Try fewer bits at a high rank, then a lower rank at 8 bits: expect the larger of the two errors to decide, so "
+    "that bits spent beyond the error of the rank are lost."
+)
+PARETO_HINT = (
+    "Try to beat the front: for each size in kB only one pair of rank and bits is best. Expect its rank to grow faster "
+    "than its bits."
+)
 
 
 @dataclass(frozen=True)
@@ -68,12 +79,10 @@ def steps(weights: Mapping[str, Tensor], bits: Sequence[int] = (2, 3, 4, 5, 6, 8
     sizes = [2 ** (k / 4) for k in range(-24, 9)]
     rules = {"slider": None, "max-abs": "max", "best": "mse"}
     controls = {
-        "bits": widgets.SelectionSlider(options=list(bits), description="bits", continuous_update=False),
-        "step": widgets.SelectionSlider(
-            options=[(f"{size:.3g} σ", size) for size in sizes], value=step, description="δ", continuous_update=False
-        ),
-        "rule": widgets.ToggleButtons(options=list(rules), description="δ by"),
-        "weight": widgets.Dropdown(options=list(weights), description="weight"),
+        "bits": stops("bits", bits, bits[0]),
+        "step": stops("step size δ, in σ", [(f"{size:.3g} σ", size) for size in sizes], step),
+        "rule": choice("step size δ by", rules),
+        "weight": choice("weight", weights),
     }
 
     def draw(bits: int, step: float, rule: str, weight: str) -> tuple[Figure, str]:
@@ -85,7 +94,7 @@ def steps(weights: Mapping[str, Tensor], bits: Sequence[int] = (2, 3, 4, 5, 6, 8
         figure = plots.quantized_histogram(x, step, bits, {"rounding": point.rounding, "clipping": point.clipping})
         return figure, str(point)
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=STEP_HINT)
 
 
 # ----------------------------------------------------------------------------------- rank and bits
@@ -126,17 +135,15 @@ def rank_and_bits(
 ) -> Explorer:
     """Drag the rank of one layer and the bits of its cores; `rounded(core, bits)` does the rounding."""
     controls = {
-        name: widgets.SelectionSlider(
-            options=list(options), value=options[len(options) // 2], description=label, continuous_update=False
-        )
-        for name, label, options in (("rank", "TT-rank", ranks), ("bits", "bits", bits))
+        name: stops(label, options, options[len(options) // 2])
+        for name, label, options in (("rank", "TT-rank", ranks), ("bits", "bits of each number", bits))
     }
 
     def draw(rank: int, bits: int) -> tuple[Figure, str]:
         point = stored_point(layer, rank, bits, rounded)
         return plots.bars(point.errors, "relative error"), str(point)
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=LAYER_HINT)
 
 
 @dataclass(frozen=True)
@@ -199,10 +206,8 @@ def pareto(
     The rivals are `dense` weights and plain products of `low_rank`. The sliders stand first at `rank` and `bits`.
     """
     controls = {
-        name: widgets.SelectionSlider(
-            options=sorted({key[place] for key in points}), value=value, description=label, continuous_update=False
-        )
-        for name, label, place, value in (("rank", "TT-rank", 0, rank), ("bits", "bits", 1, bits))
+        name: stops(label, sorted({key[place] for key in points}), value)
+        for name, label, place, value in (("rank", "TT-rank", 0, rank), ("bits", "bits of each number", 1, bits))
     }
     front = pareto_front(points)
 
@@ -221,7 +226,7 @@ def pareto(
         text += "there is none" if width is None else f"b = {width}, {dense[width]}"
         return pareto_figure(points, dense, low_rank, (rank, bits)), text
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=PARETO_HINT)
 
 
 def _best_within(points: Mapping[Key, RoundedPoint], stored_bytes: int) -> Key | None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -12,7 +11,16 @@ from .. import plots
 from ..measures.costs import relative_error
 from ..tensors.shapes import clip_ranks, factorize, largest_rank, tt_parameters
 from ..tensors.tensor_train import tt_matrix, tt_matrix_to_matrix, tt_svd, tt_to_tensor
-from .explorer import Explorer
+from .explorer import Explorer, choice, stops, whole
+
+PICTURE_HINT = (
+    "Try rank 1, then double it: edges along the rows and columns come first. Many small modes need more rank for the "
+    "same error, and fewer numbers at the same rank."
+)
+FORMAT_HINT = (
+    "Try each matrix at the same share: the Kronecker product is exact as a TT-matrix, a matrix of low rank as a "
+    "low-rank product; expect no format to do well on random numbers."
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ def tt(picture: Tensor, splits: Mapping[str, Sequence[int]], rank: int = 16, lar
         rank, largest: where the slider starts and ends.
     """
     controls = {
-        "modes": widgets.Dropdown(options=list(splits), description="mode sizes"),
-        "rank": widgets.IntSlider(rank, 1, largest, description="TT-rank", continuous_update=False),
+        "modes": choice("mode sizes", splits),
+        "rank": whole("TT-rank", rank, 1, largest),
     }
 
     def draw(modes: str, rank: int) -> tuple[Figure, str]:
@@ -64,7 +72,7 @@ def tt(picture: Tensor, splits: Mapping[str, Sequence[int]], rank: int = 16, lar
         images = {"original": picture, f"TT-rank {rank}": point.approximation}
         return plots.pictures(images), str(point)
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=PICTURE_HINT, photograph=True)
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,8 @@ def matrix_formats(matrix: Tensor, parameters: int) -> dict[str, FormatPoint]:
 def formats(matrices: Mapping[str, Tensor], ratios: Sequence[int] = (4, 6, 10, 20, 40, 80, 160)) -> Explorer:
     """Drag how many times fewer numbers may be kept; three formats compete on the chosen matrix."""
     controls = {
-        "matrix": widgets.Dropdown(options=list(matrices), description="matrix"),
-        "ratio": widgets.SelectionSlider(
-            options=[(f"1/{ratio}", ratio) for ratio in ratios],
-            value=ratios[len(ratios) // 2],
-            description="keep",
-            continuous_update=False,
-        ),
+        "matrix": choice("matrix", matrices),
+        "ratio": stops("share of the numbers kept", [(f"1/{r}", r) for r in ratios], ratios[len(ratios) // 2]),
     }
 
     def draw(matrix: str, ratio: int) -> tuple[Figure, str]:
@@ -125,4 +128,4 @@ def formats(matrices: Mapping[str, Tensor], ratios: Sequence[int] = (4, 6, 10, 2
         figure = plots.bars({name: point.error for name, point in points.items()}, "relative error")
         return figure, "<br>".join(f"{name}: {point}" for name, point in points.items())
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=FORMAT_HINT)

@@ -60,7 +60,7 @@ class Report:
                 row.layer,
                 row.format,
                 *(f"{getattr(row, name):,}" for name in SUMMED[:3]),
-                f"{row.ratio:.1f}×" if row.dense_bytes else "",
+                f"{row.ratio:.1f}×" if row.dense_bytes and row.stored_bytes else "",  # a tied one is stored elsewhere
                 f"{row.flops:,}",
             ]
             for row in (*self.rows, self.total)
