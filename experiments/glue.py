@@ -41,6 +41,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
+    Trainer,
     TrainingArguments,
 )
 from transformers.hf_argparser import HfArg
@@ -93,9 +94,13 @@ class Distillation(Settings):
         super().__post_init__()
         if self.inputs == "crossed" and self.schedule == "task":
             raise ValueError("crossed sentences have no labels for --schedule task: take --inputs rows or sentences")
-        own = {"word_rank": self.word_rank or self.rank, "word_bits": self.word_bits or self.bits}
-        for name, value in own.items() if self.rank else [("words", "dense")]:
+        for name, value in self.filled_in().items():
             object.__setattr__(self, name, value)  # how a frozen dataclass sets its own fields
+
+    def filled_in(self) -> dict:
+        """What follows from other settings."""
+        own = {"word_rank": self.word_rank or self.rank, "word_bits": self.word_bits or self.bits}
+        return own if self.rank else {"words": "dense"}
 
     @property
     def is_student(self) -> bool:
@@ -171,12 +176,16 @@ class Glue(Study):
         self.splits = self.data.splits
         self.scored = [split for split in self.data.rows if split != "train"]
         if settings.is_student:
-            student, teacher = self.data.bare(), self.data.bare()
-            student_plan(student, settings)  # refuses what no plan can be made of
+            self.check(settings)
             if settings.inputs == "crossed":
-                first(self.data.inputs, 1)  # and this a task that cannot be
-            if settings.steps:
-                stages_of(student, teacher, SCHEDULES[settings.schedule](settings, student.config))
+                first(self.data.inputs, 1)  # refuses a task that cannot be
+
+    def check(self, settings: Distillation) -> None:
+        """Refuse a student that cannot be made, or be distilled so."""
+        student, teacher = self.data.bare(), self.data.bare()
+        student_plan(student, settings)
+        if settings.steps:
+            stages_of(student, teacher, SCHEDULES[settings.schedule](settings, student.config))
 
     def start(self, settings: Distillation, seed: int):
         return (settings.of_teacher, settings.teacher_seed) if settings.is_student else None
@@ -211,6 +220,10 @@ class Glue(Study):
             bf16=settings.bf16,
             **arguments,
         )
+        return self.distillation(settings, model, start, how)
+
+    def distillation(self, settings: Distillation, model: PreTrainedModel, start: PreTrainedModel, how) -> Trainer:
+        """What trains a student, `model`, under the training arguments `how`."""
         use = {"data_collator": self.data.collate, "train_dataset": self.data.inputs}
         stages = SCHEDULES[settings.schedule](settings, model.config)
         return ttq.DistillTrainer(model, how, teacher=start, stages=stages, **use)
@@ -238,9 +251,13 @@ class Glue(Study):
     @torch.no_grad()
     def predict(self, model: PreTrainedModel, split: str) -> torch.Tensor:
         """The logits of every row, (rows, classes); the model is left in eval mode."""
-        batches = DataLoader(self.data.encoded[split], batch_size=64, collate_fn=self.data.collate)
+        batches = DataLoader(self.data.encoded[split], batch_size=64, collate_fn=self.collate_for(model))
         one = model.eval().device
         return torch.cat([model(**{key: x.to(one) for key, x in batch.items()}).logits.cpu() for batch in batches])
+
+    def collate_for(self, model: PreTrainedModel) -> Callable:
+        """What makes a batch for this model of rows."""
+        return self.data.collate
 
     def dense_bytes(self) -> int:
         before = self.start(self.settings, self.options.seeds[0]) or (self.settings, self.options.seeds[0])

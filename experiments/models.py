@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -94,16 +95,25 @@ def longest(model: PreTrainedModel, length: int) -> int:
     return min([length, *(table.num_embeddings - before for table, before in position_tables(model).values())])
 
 
-def copied(model: PreTrainedModel, dropout: float, length: int | None = None) -> PreTrainedModel:
-    """The model again, with another dropout, and with positions for `length` tokens where it has tables of them."""
+def copied(
+    model: PreTrainedModel, dropout: float, length: int | None = None, words: torch.Tensor | None = None
+) -> PreTrainedModel:
+    """The model again, with another dropout, with positions for `length` tokens where it has tables of them, and, where
+    `words` are given, with these rows of its table of words only.
+    """
     config, weights = copy.deepcopy(model.config), model.state_dict()
+    if words is not None:
+        table = model.get_input_embeddings()
+        name = next(name for name, part in model.named_modules() if part is table)
+        weights[f"{name}.weight"], config.vocab_size = table.weight[words], len(words)
     for name, value in config.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(config, name, dropout)
     for name, (table, before) in position_tables(model).items() if length else ():
         config.max_position_embeddings = min(table.num_embeddings, length + before)
         weights[f"{name}.weight"] = table.weight[: config.max_position_embeddings]
-    made = type(model)(config)
+    with model.device:  # or without memory, as the model may be
+        made = type(model)(config)
     made.load_state_dict(weights)
     return made
 
@@ -129,13 +139,17 @@ def student_plan(model: PreTrainedModel, settings) -> ttq.TTQConfig:
     """One rank and one number of bits for all linear layers under the head; its own for the word embedding."""
     if settings.rank is None:
         return dense_plan(model, settings)
-    words, encoder = model.get_input_embeddings(), set(model.base_model.modules())
-    groups = {"words": lambda layer: layer is words, "layers": lambda layer: layer in encoder and is_linear(layer)}
     choices = {
-        "words": WORDS[settings.words](settings, words),
+        "words": WORDS[settings.words](settings, model.get_input_embeddings()),
         "layers": Choice(settings.rank, settings.bits, settings.sides),
     }
-    return plan_by_groups(model, groups, choices, settings.rest)
+    return plan_by_groups(model, groups_of(model), choices, settings.rest)
+
+
+def groups_of(model: PreTrainedModel) -> dict[str, Callable]:
+    """The words, and all linear layers under the head, as `plan_by_groups` takes groups."""
+    words, encoder = model.get_input_embeddings(), set(model.base_model.modules())
+    return {"words": lambda layer: layer is words, "layers": lambda layer: layer in encoder and is_linear(layer)}
 
 
 STARTS: Mapping[str, Callable] = {  # --start → (dense student, plan, batches of rows) → compressed

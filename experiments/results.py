@@ -6,6 +6,7 @@ the old or the new one, whole. A reader's own rows go to runs/; only --record wr
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -27,10 +28,10 @@ ORIGIN = ("command", "commit", "versions", "machine", "seconds", "data", "data_s
 PACKAGES = ("torch", "transformers", "tensorly", "numpy")
 
 
-def add_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """--runs and --record, for the script that measures `name`."""
+def add_options(parser: argparse.ArgumentParser, name: str, kept_with: str | None = None) -> None:
+    """--runs and --record, for the script that measures `name`, whose runs may lie beside those of another one."""
     kept = f"of what is kept, with {name}'s rows in results.json"
-    parser.add_argument("--runs", type=Path, default=RUNS / name, help=kept, metavar="FOLDER")
+    parser.add_argument("--runs", type=Path, default=RUNS / (kept_with or name), help=kept, metavar="FOLDER")
     tracked = f"write rows to data/results/{name}.json, which git tracks, and not to the folder of --runs"
     parser.add_argument("--record", action=argparse.BooleanOptionalAction, default=False, help=tracked)
 
@@ -95,6 +96,14 @@ def row_of(
 def summary(values: Sequence[float]) -> dict[str, float | None]:
     """Their mean and, where there are several, their standard deviation."""
     return {"mean": round(statistics.mean(values), 3), "sd": round(statistics.stdev(values), 3) if values[1:] else None}
+
+
+def fingerprint(splits: Mapping) -> str:
+    """The SHA-256 of all rows of all splits, in order."""
+    rows = (
+        json.dumps([name, row], sort_keys=True, ensure_ascii=False) for name in sorted(splits) for row in splits[name]
+    )
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def _origin() -> dict:

@@ -24,18 +24,21 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
-from results import add_options, place, record, row_of
+from results import add_options, fingerprint, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
 from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
 import ttqlib as ttq
+from ttqlib.storage.latent import load_latent_
 
 COLUMNS = ("task", "rank", "bits")  # the settings that have a column of their own in a row
 REPORT, MODEL = "finished.json", "model"  # in the folder of a run: its scores, and what `from_pretrained` reads
 LIMITS = {  # of settings, from least to most
-    **dict.fromkeys(("rank", "sides", "rows", "batch_size", "word_cores", "word_rank", "save_steps"), (1, inf)),
+    **dict.fromkeys(
+        ("rank", "sides", "rows", "batch_size", "word_cores", "word_rank", "layers", "save_steps"), (1, inf)
+    ),
     **dict.fromkeys(("epochs", "float_epochs", "teacher_epochs", "steps", "teacher_seed"), (0, inf)),
     **dict.fromkeys(("learning_rate", "float_learning_rate", "last_learning_rate"), (1e-12, 1.0)),
     **dict.fromkeys(("teacher_learning_rate", "temperature"), (1e-12, 1e3)),
@@ -108,12 +111,22 @@ class Study(ABC):
     says what to type.
     """
 
+    kept_with: str | None = None  # the name of a study whose runs it shares, as for their teachers
+
     def __init__(self, settings: Settings, options: argparse.Namespace):
         self.settings, self.options = settings, options
 
     def start(self, settings: Settings, seed: int) -> tuple[Settings, int] | None:
         """The run that this one starts from or learns from, if any."""
         return None
+
+    def earlier(self, settings: Settings) -> Settings | None:
+        """The run whose latent weights this one goes on from, if any: the stages before its last one."""
+        return None
+
+    def next_stage(self, settings: Settings, model: PreTrainedModel) -> PreTrainedModel:
+        """The model of an earlier run, with its latent weights, as it begins the last stage."""
+        raise NotImplementedError
 
     @abstractmethod
     def new(self, settings: Settings, start: PreTrainedModel | None) -> PreTrainedModel:
@@ -138,7 +151,7 @@ def parse(study: type[Study], arguments: Sequence[str] | None = None) -> tuple[S
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--save-steps", type=int, default=200, help="between two checkpoints")
     parser.add_argument(f"--{study.last}", dest="last", action="store_true", help=f"score {study.last} splits too")
-    add_options(parser, study.name)
+    add_options(parser, study.name, study.kept_with)
     options = parser.parse_args(arguments)
     if len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
         parser.error(f"--seeds must be different numbers from 0 on, got {' '.join(map(str, options.seeds))}")
@@ -183,12 +196,14 @@ def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedMod
 
     The report holds `seconds`, `stored_bytes`, the `settings`, and the metrics of each split under its name.
     """
-    folder = study.options.runs / settings.folder / f"seed-{seed}"
+    folder = _folder(study, settings, seed)
     folder.mkdir(parents=True, exist_ok=True)
     before = study.start(settings, seed)
     print(folder.relative_to(study.options.runs))
     with FileLock(folder / "lock") if is_first_process() else nullcontext():  # somebody else may be at the same run
         if not (folder / REPORT).exists():
+            if earlier := study.earlier(settings):
+                finished(study, earlier, seed)
             _train(study, settings, seed, folder, finished(study, *before)[0] if before else None)
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         model = study.kind.from_pretrained(folder / MODEL).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -203,7 +218,7 @@ def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedMod
 def _train(study: Study, settings: Settings, seed: int, folder: Path, start: PreTrainedModel | None) -> None:
     set_seed(seed)
     began = time.perf_counter()  # fitting step sizes is part of it
-    model = study.new(settings, start)
+    model = _begun(study, settings, seed, start)
     if settings.trains:
         arguments = {"output_dir": str(folder), "seed": seed, "save_steps": study.options.save_steps, **ARGUMENTS}
         study.trainer(settings, model, start, arguments).train(resume_from_checkpoint=last_checkpoint(folder))
@@ -212,6 +227,20 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
         size = stored_bytes(model, folder / MODEL)
         _replace(folder / REPORT, {"seconds": seconds, "stored_bytes": size, "settings": settings.said()})
     PartialState(cpu=ARGUMENTS["use_cpu"]).wait_for_everyone()  # all processes read it
+
+
+def _begun(study: Study, settings: Settings, seed: int, start: PreTrainedModel | None) -> PreTrainedModel:
+    """The model before training: a new one, or what an earlier run has come to, with its latent weights."""
+    earlier = study.earlier(settings)
+    if earlier is None:
+        return study.new(settings, start)
+    model = study.new(earlier, start)
+    load_latent_(model, Path(last_checkpoint(_folder(study, earlier, seed))))
+    return study.next_stage(settings, model)
+
+
+def _folder(study: Study, settings: Settings, seed: int) -> Path:
+    return study.options.runs / settings.folder / f"seed-{seed}"
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -246,14 +275,6 @@ def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequenc
             spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
             print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")
     print(f"{row['ratio']}× fewer bytes; written to {path}")
-
-
-def fingerprint(splits: Mapping) -> str:
-    """The SHA-256 of all rows of all splits, in order."""
-    rows = (
-        json.dumps([name, row], sort_keys=True, ensure_ascii=False) for name in sorted(splits) for row in splits[name]
-    )
-    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def is_first_process() -> bool:

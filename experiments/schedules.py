@@ -1,4 +1,4 @@
-"""The schedules of `glue.py`, by name: each has --steps steps in all. A new one is one entry in `SCHEDULES`."""
+"""The schedules of `glue.py` and `xtc.py`, by name: each has --steps steps in all. A new one is one entry."""
 
 from functools import partial
 
@@ -27,6 +27,7 @@ SCHEDULES = {  # name → (settings, the student's config) → schedules that fo
     "frozen": partial(layer_by_layer, freeze=True),
     "states": partial(layer_by_layer, attention=0.0),  # for models whose attention cannot be recorded
     "all_layers": lambda settings, _: [ttq.AllLayers(settings.steps, temperature=settings.temperature)],
+    "single_stage": lambda settings, _: [ttq.SingleStage(settings.steps, temperature=settings.temperature)],
     "logits": lambda settings, _: [ttq.LogitsOnly(settings.steps, temperature=settings.temperature)],
     "relations": lambda settings, config: then_logits(
         settings, ttq.AttentionRelations, heads=config.num_attention_heads

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ttqlib as ttq
 from tests.cases import ROUNDING, random_tensor, refused, seeds
-from ttqlib.quantizers.fake_quantization import Float16
+from ttqlib.quantizers.fake_quantization import AT_ONCE, Float16
+from ttqlib.quantizers.recipes import WeightRecipe
 
 BITS = range(2, 9)
 NOT_BITS = [0, -1, 9, 2.5, "4", True, None]
@@ -406,6 +407,16 @@ def test_the_scale_follows_the_latent_weight_unless_it_is_learnable():
         torch.testing.assert_close(following(2 * weight), 2 * following(weight))
         assert torch.equal(learnable(2 * weight), learnable(weight))
         assert [len(list(quantizer.parameters())) for quantizer in (following, learnable)] == [0, 1]
+
+
+@pytest.mark.parametrize("recipe", [ttq.Binary(per="channel"), ttq.Ternary(per="channel"), ttq.Ternary(per=150)])
+def test_a_large_table_is_quantized_in_blocks_to_the_same_weights_and_gradients(recipe):
+    weight = nn.Parameter(random_tensor((700, 400)).float())
+    assert weight.numel() > 2 * AT_ONCE
+    made, at_once = recipe.build(weight)(weight), WeightRecipe.follow(recipe, weight)
+    assert torch.equal(made, at_once) and "InBlocks" in str(made.grad_fn)
+    made.backward(direction := random_tensor(weight.shape, 1).float())
+    assert torch.equal(weight.grad, direction)
 
 
 @pytest.mark.parametrize("kind", [ttq.Binary, ttq.Ternary])

@@ -113,6 +113,7 @@ SCHEDULES = [
     ttq.LayerByLayer([6, 6, 12, 12], order="top_down", cumulative=False, learning_rate=[4e-3, 4e-3, 4e-3, None]),
     ttq.LayerByLayer(12, freeze=True),
     ttq.AllLayers(30),
+    ttq.SingleStage(30),
     ttq.LogitsOnly(30, temperature=2.0),
     ttq.AttentionRelations(30, heads=6),
     ttq.Contrastive(30),

@@ -67,6 +67,31 @@ def test_attention():
     assert float(ttq.attention_kl(*(p.log() for p in maps), MASK)) == pytest.approx(mean(rows))
 
 
+def test_attention_scores():
+    student, teacher = scores(0).tolist(), scores(1).tolist()
+
+    def row(b: int, h: int, q: int) -> float:
+        return mean((student[b][h][q][k] - teacher[b][h][q][k]) ** 2 for k in range(LENGTHS[b]))
+
+    expected = mean(row(b, h, q) for b, q in tokens() for h in range(HEADS))
+    assert float(ttq.attention_mse(scores(0), scores(1), MASK)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("filling", [-torch.inf, torch.finfo(torch.float64).min])
+def test_scores_of_keys_that_a_query_may_not_see_do_not_count(filling):
+    future, everything = torch.ones(T, T, dtype=torch.bool).triu(1), torch.ones(B, T, dtype=torch.bool)
+    student, teacher = (scores(seed).masked_fill(future, filling) for seed in (0, 1))
+    rows = (scores(0) - scores(1)).square().masked_fill(future, 0).sum(-1) / torch.arange(1, T + 1)
+    assert float(ttq.attention_mse(student, teacher, everything)) == pytest.approx(float(rows.mean()))
+    assert float(ttq.attention_mse(student, scores(1), everything)) == pytest.approx(float(rows.mean()))
+
+
+def test_adding_a_number_to_a_row_of_scores_shows_in_their_squares_alone():
+    moved = scores(0) + 2
+    assert float(ttq.attention_mse(moved, scores(0), MASK)) == pytest.approx(4)
+    assert float(ttq.attention_kl(moved, scores(0), MASK)) == pytest.approx(0, abs=1e-12)
+
+
 def test_torchs_own_reductions_are_wrong_by_tokens_and_heads():
     student, teacher, everything = scores(0), scores(1), torch.ones(B, T, dtype=torch.bool)
     ours = float(ttq.attention_kl(student, teacher, everything))
@@ -173,6 +198,7 @@ LOSSES = {
     "mse": (ttq.hidden_mse, hidden),
     "cosine": (ttq.hidden_cosine, hidden),
     "attention": (ttq.attention_kl, scores),
+    "scores": (ttq.attention_mse, scores),
     "logits": (of_logits, hidden),
     "labels": (of_labels, hidden),
     "numbers": (ttq.logits_mse, hidden),
@@ -251,22 +277,22 @@ def test_a_batch_of_one_has_no_negatives():
 def test_gradients_are_finite_and_computed_in_float32(name):
     loss, make = LOSSES[name]
     student = make(0).bfloat16()
-    if name == "attention":
+    if make is scores:
         student[0, 0, 0, 1] = -torch.inf  # no attention at all, as where a map is exactly 0
     student.requires_grad_()
     teacher, mask = make(1).bfloat16(), MASK.clone()
-    if name == "attention":
+    if make is scores:
         teacher[0, 0, 0, 1] = -torch.inf
     mask[2] = False  # a sentence of padding only
     value = loss(student, teacher, mask)
     value.backward()
     assert value.dtype == torch.float32 and value.isfinite() and student.grad.isfinite().all()
     assert student.grad.abs().sum() > 0
-    where = student.grad if name != "attention" else student.grad.transpose(1, 2)
+    where = student.grad if make is not scores else student.grad.transpose(1, 2)
     assert not where[~mask].any()  # and padding gets none
 
 
-@pytest.mark.parametrize("name", ["mse", "cosine", "attention", "logits", "labels", "numbers"])
+@pytest.mark.parametrize("name", ["mse", "cosine", "attention", "scores", "logits", "labels", "numbers"])
 def test_different_shapes_are_refused(name):
     loss, make = LOSSES[name]
     with refused(ValueError, "same shape", str(tuple(make(0).shape))):

@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import FrozenInstanceError
+from math import log
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ import ttqlib as ttq
 from tests.cases import refused
 from tests.training.test_distill_observation import INPUTS, SIZES, build
 from ttqlib.training.matching import MatchLayer, MatchLogits, MatchRelations, MatchSentences, TaskLoss, label_order
-from ttqlib.training.observation import observe, recorded_attention
+from ttqlib.training.observation import Attention, Observation, observe, recorded_attention
 from ttqlib.training.pairing import layer_parameters, stages_of
 
 EQUAL = {0: 0, 1: 1, 2: 2}
@@ -32,6 +33,7 @@ SCHEDULES = [
     ttq.LayerByLayer(5),
     ttq.LayerByLayer([1, 2, 3, 4], order="top_down", cumulative=False, freeze=True, learning_rate=[1e-3, None, 0.1, 1]),
     ttq.AllLayers(7, attention=0, task=0.5, temperature=2.0),
+    ttq.SingleStage(9, scores=0.5),
     ttq.LogitsOnly(3, temperature=4.0),
     ttq.AttentionRelations(3, heads=6, warmup=0),
     ttq.Contrastive(3, temperature=0.1, decay="constant"),
@@ -72,6 +74,48 @@ def test_the_other_schedules_have_one_stage():
     assert unrolled(ttq.AttentionRelations(5, heads=3)) == [("relations", [MatchRelations(3)])]
     assert unrolled(ttq.Contrastive(5)) == [("contrast", [MatchSentences(0.05)])]
     assert unrolled(ttq.TaskOnly(5)) == [("task", [TaskLoss()])]
+
+
+def test_single_stage_is_all_layers_with_the_losses_of_xtc():
+    (stage,) = ttq.SingleStage(5, mse=2, temperature=3).stages(EQUAL)
+    layers = [MatchLayer(layer, layer, 2, 0, 0, 1) for layer in (0, 1, 2)]
+    assert stage.matches == (*layers, MatchLogits(3))
+    assert ttq.SingleStage(5) != ttq.AllLayers(5, cosine=0.0, attention=0.0, scores=1.0, task=0.0)  # two kinds in JSON
+
+
+def test_single_stage_by_hand():
+    """One layer after the teacher's second, two tokens and one of padding; teacher's states and first layer: noise."""
+    noise, mask = 100 * torch.randn(1, 3, 2), torch.tensor([[True, True, False]])
+
+    def attention(query: list[float], key: list[float]) -> Attention:
+        sides = (torch.tensor([*side, 50.0]).reshape(1, 1, 3, 1) for side in (query, key))  # one head of size 1
+        return Attention(*sides, value=torch.zeros(1, 1, 3, 1), scaling=1.0, causal=False)
+
+    def states(*rows: list[float]) -> torch.Tensor:
+        return torch.tensor([[*rows, [30.0, -9.0]]])
+
+    seen = Observation(
+        mask,
+        (states([1, 0], [0, 0]), states([2, 2], [0, 2])),
+        (attention([1, 2], [1, 3]),),  # scores 1 3, 2 6
+        {"logits": torch.tensor([[0.0, 0.0]])},
+        None,
+    )
+    goal = Observation(
+        mask,
+        (torch.zeros(1, 3, 2), noise, torch.zeros(1, 3, 2)),
+        (attention([9, 9], [9, 9]), attention([1, 1], [1, 1])),  # scores 1 1, 1 1
+        {"logits": torch.tensor([[log(3), 0.0]])},
+        None,
+    )
+    (stage,) = ttq.SingleStage(1).stages(ttq.layer_map([1]))
+    found = {name: float(loss) for match in stage.matches for name, loss in match.parts(seen, goal).items()}
+    assert found == {
+        "L0 mse": pytest.approx(0.25),  # the mean of ½ and 0
+        "L1 mse": pytest.approx(3),  # of 4 and 2
+        "L1 scores": pytest.approx(7.5),  # of (0 + 4) / 2 and (1 + 25) / 2
+        "logits": pytest.approx(0.75 * log(1.5) + 0.25 * log(0.5)),
+    }
 
 
 def test_weights_and_the_layer_map_reach_the_losses():
@@ -143,7 +187,7 @@ def test_json_there_and_back(schedule):
         (lambda: ttq.AttentionRelations(5, heads=0), ("heads", "at least 1")),
         (lambda: ttq.Schedule.from_dict({"type": "Luck"}), ("type", "LayerByLayer", "Luck")),
         (lambda: ttq.Schedule.from_dict([]), ("a schedule must be an object", "list")),
-        (lambda: ttq.Schedule.from_dict({**SCHEDULES[3].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
+        (lambda: ttq.Schedule.from_dict({**SCHEDULES[4].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
         (lambda: ttq.Schedule.from_dict({"type": "AttentionRelations", "steps": 3}), ("Relations", "lacks", "heads")),
     ],
 )

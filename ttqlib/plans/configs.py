@@ -11,7 +11,8 @@ from typing import Literal
 from ..catalog import Catalog, check_fields, mapping
 from ..quantizers.activations import ActivationRecipe, DynamicActivation, StaticActivation
 from ..quantizers.fake_quantization import keep
-from ..quantizers.recipes import LSQ, Binary, GroupRTN, Ternary, WeightRecipe
+from ..quantizers.mean_scales import Binary, Ternary
+from ..quantizers.recipes import LSQ, GroupRTN, WeightRecipe
 from ..tensors.shapes import mode_sizes, whole_number
 
 REST = (32, 16, 8)

@@ -39,15 +39,15 @@ class Choice:
 def plan_by_groups(
     model: nn.Module,
     groups: Mapping[str, Test],
-    choices: Mapping[str, Choice | LayerPlan],
+    choices: Mapping[str, Choice | LayerPlan | Callable[[nn.Module], LayerPlan]],
     rest: int = 32,
     activations: ActivationRecipe | None = None,
 ) -> TTQConfig:
     """The plan in which every group of layers gets its choice; what is in no group belongs to the rest.
 
     `groups` maps names to patterns that are searched in layer names, or to functions that tell of a layer whether it
-    belongs; the first that matches wins. A choice may also be a whole `LayerPlan`. `activations` are for the inputs
-    of all linear layers that get a choice.
+    belongs; the first that matches wins. A choice may also be a whole `LayerPlan`, or a function that makes one for a
+    layer. `activations` are for the inputs of all linear layers that get a choice.
 
     Raises:
         ValueError: a choice for an unknown group, or as `plan`.
@@ -58,7 +58,8 @@ def plan_by_groups(
     for name, layer in model.named_modules():
         group = group_of(name, layer, groups)
         if group in choices and (is_linear(layer) or is_embedding(layer)):
-            made = layer_plan(layer, choices[group])
+            choice = choices[group]
+            made = choice(layer) if callable(choice) else layer_plan(layer, choice)
             if made != LayerPlan():
                 rules[f"^{re.escape(name)}$"] = made
     return plan(model, rules=rules, activations=activations, rest=rest) if rules else TTQConfig(rest=rest)

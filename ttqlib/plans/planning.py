@@ -14,7 +14,8 @@ from torch import nn
 from ..inventory.kinds import heads, is_embedding, is_experts, is_linear, layers, linear_sizes, word_embeddings
 from ..inventory.ties import tied
 from ..quantizers.activations import ActivationRecipe
-from ..quantizers.recipes import LSQ, Binary, WeightRecipe
+from ..quantizers.mean_scales import Binary
+from ..quantizers.recipes import LSQ, WeightRecipe
 from ..tensors.shapes import factorize, tt_parameters
 from .configs import TT, TTM, LayerPlan, TTQConfig, as_layer_plan
 

@@ -64,6 +64,8 @@ def take_off_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     del module.parametrizations
     for name, tensor in tensors.items():
         module.register_parameter(name, tensor)
+    if "bias" in module._parameters:  # it stands last, as it did: files hold tensors in this order
+        module._parameters["bias"] = module._parameters.pop("bias")
 
 
 def quantized(module: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:

@@ -1,5 +1,7 @@
 """Weight quantizers: recipes, and the parametrization they make, for a TT core and a dense weight alike.
 
+One and two bits whose scale is a mean |w| are in `mean_scales`.
+
 A recipe such as `LSQ(bits=4)` says how to quantize. Its `build` makes the module that `torch.nn.utils.parametrize` puts
 between the latent weight, which trains, and the layer, which sees a few levels only: see `fake_quantize_`.
 """
@@ -24,7 +26,6 @@ from .fake_quantization import (
     initial_step,
     join,
     keep,
-    mean_abs,
     min_max,
     positive,
     split,
@@ -78,6 +79,10 @@ class WeightRecipe:
         """level × scale, in the shape and dtype of `weight`. Here with the gradient passed straight through to it."""
         quantized = self.levels(weight.detach(), scales) * scales["scale"][..., None]
         return straight_through(join(quantized, weight.shape), weight)
+
+    def follow(self, weight: Tensor) -> Tensor:
+        """The same with the scales that `weight` has now."""
+        return self.fake_quantize(weight, self.initial_scales(weight.detach()))
 
 
 @dataclass(frozen=True)
@@ -142,61 +147,6 @@ class LSQ(WeightRecipe):
 
 
 @dataclass(frozen=True)
-class MeanScale(WeightRecipe):
-    """What `Binary` and `Ternary` share: a scale α that is a mean |w|, following the weight or learnable."""
-
-    _: KW_ONLY
-    per: str | int = "tensor"
-    learnable: bool = False
-
-    @property
-    def hold(self):
-        return nn.Parameter if self.learnable else None
-
-
-class Binary(MeanScale):
-    """sign(w) · α with α = mean|w|; sign(0) is 1, so that there are two levels and no third at 0. Code c is 2c − 1.
-
-    Args: `learnable` makes α, which otherwise follows the latent weight, a trainable scale; `per` is as in `LSQ`.
-    The gradient passes straight through to the latent weight; that of a learnable α is exact.
-
-    Source: M. Rastegari et al., "XNOR-Net", ECCV 2016; on transformers XTC, arXiv 2206.01859.
-    """
-
-    bits: ClassVar[int] = 1
-    spacing: ClassVar[int] = 2
-
-    def initial_scales(self, weight: Tensor) -> dict[str, Tensor]:
-        return {"scale": mean_abs(split(weight, self.per), group_sizes(weight, self.per))}
-
-    def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        return torch.where(split(weight, self.per) < 0, -1.0, 1.0)
-
-
-class Ternary(MeanScale):
-    """−α, 0 or α: 0 where |w| ≤ 0.7 · mean|w|, α the mean |w| of the others; an all-zero group stays zero.
-
-    Stored in 2 bits as the codes 1, 2 and 3. Arguments and gradients are those of `Binary`.
-
-    Source: F. Li et al., "Ternary Weight Networks", arXiv 1605.04711.
-    """
-
-    bits: ClassVar[int] = 2
-    threshold: ClassVar[float] = 0.7
-
-    def initial_scales(self, weight: Tensor) -> dict[str, Tensor]:
-        above = self._above_threshold(weight)
-        return {"scale": mean_abs(split(weight, self.per) * above, above.sum(-1).clamp_min(1))}
-
-    def levels(self, weight: Tensor, scales: dict[str, Tensor]) -> Tensor:
-        return split(weight, self.per).sign() * self._above_threshold(weight)
-
-    def _above_threshold(self, weight: Tensor) -> Tensor:
-        groups = split(weight, self.per)
-        return groups.abs() > self.threshold * mean_abs(groups, group_sizes(weight, self.per))[..., None]
-
-
-@dataclass(frozen=True)
 class GroupRTN(WeightRecipe):
     """Weight-only round-to-nearest: each group of weights on a grid of 2^bits levels that spans its range.
 
@@ -251,7 +201,8 @@ class WeightQuantizer(Built):
 
     def forward(self, weight: Tensor) -> Tensor:
         rows = self.layout.rows(weight)
-        return self.layout.weight(self.recipe.fake_quantize(rows, self.scales(weight)), weight.shape)
+        quantized = self.recipe.fake_quantize(rows, self.scales(weight)) if self.held else self.recipe.follow(rows)
+        return self.layout.weight(quantized, weight.shape)
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:

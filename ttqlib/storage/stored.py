@@ -21,8 +21,9 @@ from ..layers.base import TTLayer
 from ..plans.configs import LayerPlan
 from ..quantizers.activations import StaticActivationQuantizer
 from ..quantizers.fake_quantization import Float16, positive, widen
+from ..quantizers.mean_scales import Ternary
 from ..quantizers.parametrizing import Quantizer, quantized
-from ..quantizers.recipes import Ternary, WeightQuantizer
+from ..quantizers.recipes import WeightQuantizer
 from ..surgery.compress import plan_of
 from .bits import pack, packed_bytes, unpack
 from .files import DIGEST, Spec, digest

@@ -22,13 +22,15 @@ def requantized(model: nn.Module, config: TTQConfig) -> nn.Module:
     Only a model that is in training has latent weights: one that was read from a finished file has its few levels.
 
     Raises:
-        ValueError: as `compress_`.
+        ValueError: as `compress_`; or a module has a parametrization of another kind beside ours.
     """
     student = copy.deepcopy(model)
-    latents = [(module, {name: latent for name, _, latent in quantized(module)}) for module in student.modules()]
-    for module, found in latents:
-        if found:
-            take_off_(module, found)
+    for name, module in list(student.named_modules()):
+        latents = {own: latent for own, _, latent in quantized(module)}
+        if latents and len(latents) < len(module.parametrizations):
+            raise ValueError(f"{name} has a parametrization of another kind, as of a weight norm: remove it first")
+        if latents:
+            take_off_(module, latents)
         unquantize_input_(module)
         vars(module).pop("ttq_config", None)  # else its activations would stay in the new plan
     return compress_(student, config)
