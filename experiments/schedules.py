@@ -28,6 +28,7 @@ SCHEDULES = {  # name → (settings, the student's config) → schedules that fo
     "states": partial(layer_by_layer, attention=0.0),  # for models whose attention cannot be recorded
     "all_layers": lambda settings, _: [ttq.AllLayers(settings.steps, temperature=settings.temperature)],
     "single_stage": lambda settings, _: [ttq.SingleStage(settings.steps, temperature=settings.temperature)],
+    "single_then_logits": lambda settings, _: then_logits(settings, ttq.SingleStage),
     "logits": lambda settings, _: [ttq.LogitsOnly(settings.steps, temperature=settings.temperature)],
     "relations": lambda settings, config: then_logits(
         settings, ttq.AttentionRelations, heads=config.num_attention_heads

@@ -20,6 +20,21 @@ under runs/glue, where the teachers are. Each row has the teacher's own score an
 Scores are written to runs/glue/results.json, with --record to data/results/xtc.json. A new rule of layers, or a new
 way to round, is one entry in a table below.
 
+The runs, most telling first, with minutes on two idle cores. Settings are chosen on held-out sentences; --validation
+--record are added once they are. All have --task sst2 --hold-out rows --teacher-bf16 --bf16 --inputs crossed:
+
+    --bits 1 --steps 1000, 2000, 4000, 8000                                          6, 12, 25, 50: is it under-trained?
+    --bits 2 --steps 4000                                                            25: two bits
+    --bits 1 --layers 5 --words low-rank --word-rank 64 --word-bits 2 --steps 8000   3 × 45: 51 times smaller
+    --bits 1 --layers 3 --words low-rank --word-rank 48 --word-bits 2 --steps 8000   35: 79 times
+    --rank 116 --bits 2 --words low-rank --word-rank 64 --steps 8000                 45: trains of the bytes of 50 times
+    --rank 232 --bits 1 --words low-rank --word-rank 64 --word-bits 2 --steps 4000   25: 1-bit cores, the same bytes
+    --bits 1 --steps 4000 --through 32,2                                             25: stages against one
+    --bits 1 --steps 2000 --layers 4, 3; --keep last, costs                          10 each: which layers
+    --bits 1 --steps 2000 --learning-rate 2e-4, 1e-3; --schedule all_layers, logits  12 each: how it learns
+    --bits 1 --steps 2000 --rounding learned; --rest 32; --activations 8             12 each: what is rounded
+    --bits 2 --steps 2000 --rounding lsq                                             12: four levels against three
+
 Source: X. Wu et al., "XTC: Extreme Compression for Pre-trained Transformers Made Simple and Efficient", NeurIPS 2022
 (arXiv 2206.01859).
 """
