@@ -7,6 +7,7 @@ write the function passes. One file a subject.
 from . import assignments
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
+from .extreme import best_ternary, binary_rows, quantize_tokens, words_rank
 from .layers import tt_layer
 from .models import (
     corrected_bias,
@@ -20,7 +21,6 @@ from .models import (
 from .quantization import (
     affine_quantize,
     best_step,
-    best_ternary,
     learned_step,
     pack_bits,
     pareto,
@@ -48,6 +48,7 @@ __all__ = [
     "attention_loss",
     "best_step",
     "best_ternary",
+    "binary_rows",
     "compute_bound_rows",
     "core_gradient",
     "core_scale",
@@ -63,6 +64,7 @@ __all__ = [
     "pack_bits",
     "pareto",
     "product_error",
+    "quantize_tokens",
     "rank_for",
     "rest_bits",
     "ride_along",
@@ -75,4 +77,5 @@ __all__ = [
     "tt_forward",
     "tt_layer",
     "tt_storage",
+    "words_rank",
 ]
