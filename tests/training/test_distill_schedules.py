@@ -32,6 +32,7 @@ SCHEDULES = [
     ttq.LayerByLayer(5),
     ttq.LayerByLayer([1, 2, 3, 4], order="top_down", cumulative=False, freeze=True, learning_rate=[1e-3, None, 0.1, 1]),
     ttq.AllLayers(7, attention=0, task=0.5, temperature=2.0),
+    ttq.BlockByBlock(4, decay="constant"),
     ttq.LogitsOnly(3, temperature=4.0),
     ttq.AttentionRelations(3, heads=6, warmup=0),
     ttq.Contrastive(3, temperature=0.1, decay="constant"),

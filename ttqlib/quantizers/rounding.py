@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .fake_quantization import join, range_shares, split
 
-PIECE = 2**15  # numbers that go through all operations together: a few copies of them fit a core's own cache
+PIECE = 2**17  # numbers that go through all operations together: a few copies of them fit a core's own cache
 
 
 def round_rows(rows: Tensor, recipe, scales: dict[str, Tensor] | None = None) -> Tensor:
@@ -61,9 +61,8 @@ class ScaledRounding(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, columns: Tensor, rows: Tensor, recipe) -> Tensor:
-        column_scales, row_scales, made = columns.exp(), rows.exp(), torch.empty_like(weight)
-        for place, part in _pieces(weight, _per(recipe)):
-            scaled = (part * column_scales).mul_(row_scales[place][:, None])
+        made = torch.empty_like(weight)
+        for place, scaled in _scaled(weight, columns, rows, recipe):
             made[place] = scaled if recipe is None else round_rows(scaled, recipe)
         ctx.save_for_backward(weight, columns, rows, made)
         ctx.recipe = recipe
@@ -72,33 +71,48 @@ class ScaledRounding(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         weight, columns, rows, made = ctx.saved_tensors
-        column_scales, row_scales = columns.exp(), rows.exp()
-        grad_columns, grad_rows = torch.zeros_like(columns), torch.empty_like(rows)
-        for place, part in _pieces(weight, _per(ctx.recipe)):
-            scaled = (part * column_scales).mul_(row_scales[place][:, None])
-            products = scaled * grad[place]
+        grad_columns, grad_rows, recipe = torch.zeros_like(columns), torch.zeros_like(rows), ctx.recipe
+        steps = None if recipe is None or not recipe.spans else _Steps(recipe, weight.shape)
+        for place, scaled in _scaled(weight, columns, rows, recipe):
+            products = grad[place] * scaled
             grad_columns += products.sum(0)
             grad_rows[place] = products.sum(1)
-            if ctx.recipe is not None and ctx.recipe.spans:
-                error = (grad[place] * made[place]).sub_(products)  # G ⊙ E
-                _add_shares_(grad_columns, grad_rows[place], scaled, error, ctx.recipe)
+            if steps is not None:
+                steps.add(scaled, products.neg_().addcmul_(grad[place], made[place]))  # G ⊙ E
+        if steps is not None:
+            steps.share_out_(grad_columns, grad_rows)
         return None, grad_columns, grad_rows, None
 
 
-def _per(recipe) -> str | int:
-    return "channel" if recipe is None else recipe.per
+def _scaled(weight: Tensor, columns: Tensor, rows: Tensor, recipe):
+    """Places and parts of the scaled matrix; the next part is written where this one is."""
+    column_scales, row_scales, held = columns.exp(), rows.exp()[:, None], None
+    for place, part in _pieces(weight, "channel" if recipe is None else recipe.per):
+        held = torch.empty_like(part) if held is None else held[: len(part)]
+        yield place, torch.mul(part, column_scales, out=held).mul_(row_scales[place])
 
 
-def _add_shares_(columns: Tensor, rows: Tensor, scaled: Tensor, error: Tensor, recipe) -> None:
-    """Add to the gradients of columns and rows what comes over the steps of the grids: see `ScaledRounding`."""
-    whole, width = recipe.per == "tensor", scaled.shape[1]
-    if whole:  # one group, in one row
-        scaled, error = scaled.reshape(1, -1), error.reshape(1, -1)
-    per = "channel" if whole else recipe.per
-    groups, at_work = split(scaled, per), split(error, per).sum(-1, keepdim=True)  # (rows, groups, size), (…, 1)
-    first = torch.arange(groups.shape[1], device=groups.device)[:, None] * groups.shape[2]  # where groups begin
-    row = torch.arange(groups.shape[0], device=groups.device)[:, None, None]
-    for number, share in range_shares(groups, recipe.symmetric):
-        place, added = number + first, at_work * share  # at padding, which is 0, a share is 0 too
-        rows.index_add_(0, (place // width if whole else row.expand_as(place)).flatten(), added.flatten())
-        columns.index_add_(0, (place % width).flatten(), added.flatten())
+class _Steps:
+    """What comes to rows and columns over the steps of the grids: see `ScaledRounding`."""
+
+    def __init__(self, recipe, shape: torch.Size):
+        self.recipe, self.shape, self.whole = recipe, shape, recipe.per == "tensor"
+        self.found: list[tuple[Tensor, ...]] = []
+
+    def add(self, scaled: Tensor, error: Tensor) -> None:
+        """Note for each group of a part, (rows, groups, 1): ⟨G, E⟩, and who moves the step by what share."""
+        if self.whole:  # one group, in one row
+            scaled, error = scaled.reshape(1, -1), error.reshape(1, -1)
+        groups, errors = (split(one, "channel" if self.whole else self.recipe.per) for one in (scaled, error))
+        extremes = range_shares(groups, self.recipe.symmetric)
+        self.size = groups.shape[-1]
+        self.found.append((errors.sum(-1, keepdim=True), *(one for pair in extremes for one in pair)))
+
+    def share_out_(self, columns: Tensor, rows: Tensor) -> None:
+        at_work, *extremes = map(torch.cat, zip(*self.found))
+        first = torch.arange(at_work.shape[1], device=rows.device)[:, None] * self.size  # where groups begin
+        own = torch.arange(at_work.shape[0], device=rows.device)[:, None, None].expand_as(at_work)
+        for number, share in zip(extremes[::2], extremes[1::2]):
+            place, added = number + first, (at_work * share).flatten()  # at padding, which is 0, a share is 0 too
+            rows.index_add_(0, (place // self.shape[1] if self.whole else own).flatten(), added)
+            columns.index_add_(0, (place % self.shape[1]).flatten(), added)
