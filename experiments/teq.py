@@ -45,31 +45,28 @@ import ttqlib as ttq
 
 BITS = (2, 3, 4, 5, 8, 32)
 TEXTS = ("manual", "docstrings")
-STAGES: Mapping[str, Callable] = {  # what a recipe is made of, each with (model, batches, settings, seed)
-    # on the float model:
-    "teq": lambda model, batches, settings, seed: (
-        model
-    ),  # done already: its scales lie in the model that it starts from
-    "awq": lambda model, batches, settings, seed: ttq.awq_(
+STAGES: Mapping[str, Callable] = {  # in their order, each with (model, batches, settings, seed); "rtn" is always there
+    "teq": lambda model, *_: model,  # done already: its scales lie in the model that the run starts from
+    "awq": lambda model, batches, settings, _: ttq.awq_(
         model, ttq.equivalent_groups(model), plan(model, settings), batches
     ),
-    # on the one that `compress_` has rounded to nearest:
-    "clip-weights": lambda model, batches, settings, seed: ttq.clip_(model),
-    "clip": lambda model, batches, settings, seed: ttq.clip_(model, batches),
-    "gptq": lambda model, batches, settings, seed: ttq.gptq_(model, batches),
+    "rtn": lambda model, batches, settings, _: ttq.compress_(model, plan(model, settings)),
+    "clip-weights": lambda model, *_: ttq.clip_(model),
+    "clip": lambda model, batches, *_: ttq.clip_(model, batches),
+    "gptq": lambda model, batches, *_: ttq.gptq_(model, batches),
     "rounding": lambda model, batches, settings, seed: ttq.learn_rounding_(
         model, batches, steps=settings.steps, seed=seed
     ),
 }
-EARLY = ("teq", "awq")
+ADDED = [name for name in STAGES if name != "rtn"]
 BEST = ["awq+clip+rounding", "teq+clip+rounding"]
 HEADLINE = ["rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "teq", "awq+clip", "clip+gptq", "teq+clip", *BEST]
 GRID = [  # the study: bits, group, recipes; the most telling first
     (32, None, ["rtn"]),
     (3, 64, [*HEADLINE, *(name for name, peer in PEERS.items() if not peer.only)]),
     *[(peer.only[0], peer.only[1] or 64, [name]) for name, peer in PEERS.items() if peer.only],
-    *[(bits, 64, ["rtn", "clip-weights", "clip", "teq+clip", *BEST]) for bits in (4, 2)],
-    *[(bits, group, ["rtn", "clip", "teq+clip", BEST[1]]) for bits in (3, 4, 2) for group in (32, None)],
+    *[(bits, 64, ["rtn", "clip-weights", "clip", "clip+gptq", BEST[0]]) for bits in (4, 2)],
+    *[(bits, group, ["rtn", "clip", "clip+gptq"]) for bits in (3, 4, 2) for group in (32, None)],
 ]
 
 
@@ -80,7 +77,7 @@ class Compression(Settings):
     task: str = HfArg(default="manual", help="the text", metadata={"choices": TEXTS[:1]})
     bits: int = HfArg(default=32, help="of every linear layer's weights", metadata={"choices": BITS})
     group: str = HfArg(default="64", help="weights that share a scale; 'channel' for a whole row")
-    recipe: str = HfArg(default="rtn", help=f"of {', '.join(STAGES)}, joined by +; or a peer: {', '.join(PEERS)}")
+    recipe: str = HfArg(default="rtn", help=f"rtn; {', '.join(ADDED)}, joined by +; or a peer: {', '.join(PEERS)}")
     rows: int = HfArg(default=64, help="windows of training text")
     batch_size: int = 4
     steps: int = HfArg(default=200, help="of learned rounding, or of a peer that trains, for each block")
@@ -93,12 +90,10 @@ class Compression(Settings):
         super().__post_init__()
         if self.group != "channel" and not (self.group.isdecimal() and int(self.group)):
             raise ValueError(f"--group must be 'channel' or a number from 1 on, got {self.group!r}")
-        names = list(STAGES)
-        places = [names.index(stage) if stage in names else -1 for stage in self.stages]
+        places = [ADDED.index(stage) if stage in ADDED else -1 for stage in self.stages]
         if -1 in places or places != sorted(set(places)):
-            raise ValueError(
-                f"--recipe must be rtn, a peer, or some of {'+'.join(names)} in this order: {self.recipe!r}"
-            )
+            known = "+".join(ADDED)
+            raise ValueError(f"--recipe must be rtn, a peer, or some of {known} in this order, got {self.recipe!r}")
         if self.folded and self.recipe != "teq":
             raise ValueError("--folded is for --recipe teq")
         if self.recipe != "rtn" and self.bits == 32:
@@ -173,7 +168,7 @@ class Teq(Study):
     def __init__(self, settings: Compression, options):
         super().__init__(settings, options)
         self.scored = list(TEXTS) if options.last else [settings.task]
-        self.splits = {name: [ttq.load_text(name)] for name in self.scored}
+        self.splits = {name: [ttq.load_text(name)] for name in TEXTS}  # both in all rows, so that rows compare
 
     def start(self, settings: Compression, seed: int) -> tuple[Compression, int] | None:
         if "teq" not in settings.stages or settings.folded:
@@ -187,12 +182,10 @@ class Teq(Study):
             return ttq.equivalent_(model, ttq.equivalent_groups(model), plan(model, settings))
         if settings.recipe in PEERS:
             return self.peer(settings, model, seed)
-        batches, late = drawn(settings, seed), [stage for stage in settings.stages if stage not in EARLY]
-        for stage in [stage for stage in settings.stages if stage in EARLY]:
-            STAGES[stage](model, batches, settings, seed)
-        ttq.compress_(model, plan(model, settings))
-        for stage in late:
-            STAGES[stage](model, batches, settings, seed)
+        batches = drawn(settings, seed)
+        for name, stage in STAGES.items():
+            if name == "rtn" or name in settings.stages:
+                stage(model, batches, settings, seed)
         return model
 
     def peer(self, settings: Compression, model: nn.Module, seed: int) -> nn.Module:

@@ -92,7 +92,7 @@ def test_the_model_that_is_measured_is_the_one_that_was_read_again(tmp_path):
     assert row["settings"]["steps"] == 3 and row["settings"]["group"] == "channel"
 
 
-def test_teq_trains_its_scales_once_in_a_run_that_is_resumed_and_folded(tmp_path):
+def test_teq_trains_its_scales_once_in_a_run_of_their_own_and_folds_them(tmp_path):
     shape = ["--bits", "2", "--group", "16", "--rows", "16", "--scale-steps", "6", "--save-steps", "3"]
     plain, scaled = run(tmp_path, *shape), run(tmp_path, *shape, "--recipe", "teq")[-1]
     (folder,) = tmp_path.glob("manual/teq-folded-2bit-*/seed-0")
