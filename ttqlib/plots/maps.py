@@ -16,12 +16,18 @@ def similarities(matrices: Mapping[str, Tensor]) -> Figure:
     A dot marks the largest entry of each row, so that the picture can be read without its shades.
     """
     figure, row = side_by_side(len(matrices), 2.9 * len(matrices) + 0.7, 3.1)
+    said = []
     for axes, (label, matrix) in zip(row, matrices.items(), strict=True):
         matrix = matrix.detach().double()
         image = axes.imshow(matrix.numpy(), cmap="Greys", vmin=0, vmax=1)
         axes.plot(matrix.argmax(1).tolist(), range(len(matrix)), "o", color="orange", markeredgecolor="black")
         axes.set(title=label, xlabel="second wording", xticks=[], yticks=[])
+        found = int((matrix.argmax(1) == torch.arange(len(matrix))).sum())
+        beside = (matrix.sum() - matrix.trace()) / (matrix.numel() - len(matrix))
+        shades = f"diagonal {matrix.diag().mean():.1f} on average, beside it {beside:.1f}"
+        said.append(f"{label}: {shades}; the dot is on the diagonal in {found} of {len(matrix)} rows")
     row[0].set_ylabel("first wording")
+    figure.said = f"squares of shades, one for each pair of sentences. {'. '.join(said)}"
     figure.colorbar(image, ax=row, label="cosine similarity")
     return figure
 
@@ -64,4 +70,20 @@ def heat_map(
     axes.set_yticks(range(len(rows[1])), rows[1])
     scale = {"boundaries": [darkest * k / 100 for k in range(101)], "ticks": [0, darkest / 2, darkest]}
     figure.colorbar(image, ax=axes, label=label, **scale)
+    figure.said = _table_in_words(table, rows, columns, label)
+    if heights is not None:
+        figure.said += f"; dashed lines at {', '.join(levels.values())}"
+    if framed is not None:
+        figure.said += f"; framed: {columns[1][framed]}"
     return figure
+
+
+def _table_in_words(table: Sequence[Sequence[float]], rows: tuple, columns: tuple, label: str) -> str:
+    """Its size, its corners, its smallest and its largest entry."""
+    places = [(value, y, x) for y, line in enumerate(table) for x, value in enumerate(line)]
+    ends = (("smallest", min(places)), ("largest", max(places)))
+    found = [
+        f"{name} {value:.0%} at {rows[0]} {rows[1][y]}, {columns[0]} {columns[1][x]}" for name, (value, y, x) in ends
+    ]
+    size = f"{len(table)} rows ({rows[0]}) and {len(table[0])} columns ({columns[0]})"
+    return f"{label} as a table of {size}; {', '.join(found)}"
