@@ -295,7 +295,8 @@ def stored(figure) -> dict:
 
 def test_figures_are_stored_with_words_for_those_who_cannot_see_them():
     curves = {"dense": {1: 0.5, 2: 0.25}, "trains": {k: 1 / k for k in range(1, 20)}}
-    said = "Loss (logarithmic) against step. dense: 0.5 at 1, 0.25 at 2; trains: from 1 at 1 to 0.0526 at 19."
+    said = "Loss (logarithmic) against step. dense: 0.5 at 1, 0.25 at 2; "
+    said += "trains: from 1 at 1 over 0.1 at 10 to 0.0526 at 19."
     assert stored(ttq.plots.lines(curves, "step", "loss")) == {"image/png": {"alt": said}}
 
 
@@ -303,8 +304,10 @@ X = torch.linspace(-3, 3, 50)
 # name -> (a figure, what its alternative text has to say)
 SPOKEN = {
     "marks and extremes": (
-        lambda: ttq.plots.lines({"a": {k: (k - 5) ** 2 for k in range(10)}}, "x", "y", y_scale="linear"),
-        ["a: from 25 at 0 to 16 at 9, lowest 0 at 5"],
+        lambda: ttq.plots.lines(
+            {"a": {k: (k - 4) ** 2 for k in range(10)}}, "x", "y", "linear", "linear", marks={"low": 4}
+        ),
+        ["a: from 16 at 0 over 1 at 5 to 25 at 9, lowest 0 at 4", "An upright line at 4 (low)"],
     ),
     "named ticks": (lambda: ttq.plots.error_against({"bound": {1: 0.9, 1024: 0.1}}), ["0.9 at 1, 0.1 at 1,024"]),
     "bars": (lambda: ttq.plots.bars({"words": 0.5, "rest": 0.2}, "share"), ["Share. words 0.5, rest 0.2."]),
@@ -343,7 +346,7 @@ SPOKEN = {
     "images": (lambda: ttq.plots.pictures({"all": X[None].abs()}, "a ramp"), ["A ramp; from left to right: all."]),
     "a staircase": (
         lambda: ttq.plots.staircase(X, X.round().clamp(-2, 1), {"straight": torch.ones(50)}),
-        ["flat steps at -2, -1, 0, 1", "straight: from 1 at -3 to 1 at 3"],
+        ["flat steps at -2, -1, 0, 1", "straight: from 1 at -3 over 1 at 0.0612 to 1 at 3"],
     ),
     "grids": (lambda: ttq.plots.grids(X, {"wide": 0.5, "fine": 0.1}, 2), ["wide: levels from", "fine: levels from"]),
     "a histogram": (

@@ -78,8 +78,8 @@ def pipeline(steps: Mapping[str, str]) -> Figure:
         axes.annotate("", (k + 1, 0), (k, 0), arrowprops={"color": "black", **ends})
     axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-1.5, 0.5))
     axes.axis("off")
-    boxes = (f"{step} ({note})" if note else step for step, note in steps.items())
-    figure.said = "boxes from left to right, joined by arrows: " + ", then ".join(boxes).replace("\n", " ")
+    said = [step.replace("\n", " ") + f" ({note})".replace("\n", ", ") * bool(note) for step, note in steps.items()]
+    figure.said = f"boxes from left to right, joined by arrows: {', then '.join(said)}"
     return figure
 
 

@@ -27,6 +27,7 @@ def similarities(matrices: Mapping[str, Tensor]) -> Figure:
         shades = f"diagonal {matrix.diag().mean():.1f} on average, beside it {beside:.1f}"
         said.append(f"{label}: {shades}; the dot is on the diagonal in {found} of {len(matrix)} rows")
     row[0].set_ylabel("first wording")
+    figure.complete = True
     figure.said = f"squares of shades, one for each pair of sentences. {'. '.join(said)}"
     figure.colorbar(image, ax=row, label="cosine similarity")
     return figure
@@ -70,6 +71,7 @@ def heat_map(
     axes.set_yticks(range(len(rows[1])), rows[1])
     scale = {"boundaries": [darkest * k / 100 for k in range(101)], "ticks": [0, darkest / 2, darkest]}
     figure.colorbar(image, ax=axes, label=label, **scale)
+    figure.complete = True
     figure.said = _table_in_words(table, rows, columns, label)
     if heights is not None:
         figure.said += f"; dashed lines at {', '.join(levels.values())}"

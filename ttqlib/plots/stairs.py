@@ -69,6 +69,9 @@ def grids(weights: Tensor, steps: Mapping[str, float], bits: int) -> Figure:
         )
         clipped.append(f"{label}: levels from {number(levels[0])} to {number(levels[-1])}")
     row[0].set_ylabel("number of weights")
-    figure.said = f"histograms of all weights, the farthest at {number(farthest)}, under upright lines for the levels; "
+    figure.complete = True
+    figure.said = (
+        f"histograms of all weights in σ, the farthest at {number(farthest)}, under upright lines for the levels; "
+    )
     figure.said += "; ".join(clipped)
     return figure

@@ -20,12 +20,18 @@ class DescribedFigure(Figure):
     """
 
     said = ""  # what a function that draws something else than series says of it
+    complete = False  # whether that is all
 
     def alt_text(self) -> str:
         """What the figure shows, in words and numbers; `$` of formulas is left out."""
-        panels = [panel(axes) for axes in self.axes if axes.axison and axes.get_label() != "<colorbar>"]
+        series = [axes for axes in self.axes if axes.axison and axes.get_label() != "<colorbar>"]
+        panels = [] if self.complete else map(panel, series)
         sentences = [text[0].upper() + text[1:].rstrip(".") for text in (self.said, *panels) if text]
         return ". ".join(sentences or ["A drawing"]).replace("$", "") + "."
+
+    def __repr__(self) -> str:
+        """As of any figure: outputs that hold it are compared."""
+        return super().__repr__().replace(type(self).__name__, Figure.__name__)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """No data of its own, which IPython then draws as for any figure, but metadata of the picture."""

@@ -9,7 +9,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-LISTED = 6  # points of a series that are all read out; of more, the ends and what goes beyond them
+LISTED = 6  # points of a series that are all read out; of more, the ends, the middle and what goes beyond the ends
 BEYOND = 0.02  # of the range: how far an extreme has to lie beyond both ends to be read out
 
 
@@ -88,7 +88,7 @@ def _clouds(axes: Axes) -> Iterator[str]:
 
 
 def _course(axes: Axes, points: Sequence[tuple[float, float]]) -> str:
-    """A few points one by one; of many the first, the last, and the extremes that lie between them."""
+    """A few points one by one; of many the first, the middle, the last, and extremes that lie between them."""
     told = list(points)
     if len(points) > LISTED:
         values = [y for _, y in points]
@@ -101,7 +101,8 @@ def _course(axes: Axes, points: Sequence[tuple[float, float]]) -> str:
             )
             if beyond
         ]
-        ends = f"from {_point(axes, points[0])} to {_point(axes, points[-1])}"
+        ends = f"from {_point(axes, points[0])} over {_point(axes, points[len(points) // 2])} "
+        ends += f"to {_point(axes, points[-1])}"
         return ", ".join([ends, *(f"{extreme} {_point(axes, point)}" for extreme, point in between)])
     return ", ".join(_point(axes, point) for point in told)
 
