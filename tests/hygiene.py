@@ -190,7 +190,7 @@ def too_wide(place: str, text: str) -> Iterator[str]:
 
 
 def pictures_are_described(notebook) -> Iterator[str]:
-    """Alternative text in the metadata of each picture, where nbconvert and the book read it, and no two the same."""
+    """Alternative text in the metadata of each picture, where the book reads it, and no two the same."""
     homes = {}
     for number, _, output in outputs(notebook):
         for kind in sorted(PICTURES & set(output.get("data", {}))):
