@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -56,13 +57,7 @@ def heat_map(
         for x, value in enumerate(line):
             axes.text(x, y, f"{value:.0%}", ha="center", va="center")
     if heights is not None:
-        logs = torch.tensor(heights, dtype=torch.float64).log().numpy()
-        texts = {float(torch.tensor(level, dtype=torch.float64).log()): text for level, text in sorted(levels.items())}
-        contours = axes.contour(logs, levels=list(texts), colors="tab:orange", linewidths=2, linestyles="--")
-        for path, text in zip(contours.get_paths(), texts.values(), strict=True):
-            if len(path.vertices):  # the label stands beside the right end of its line: numbers fill the cells
-                x, y = max(map(tuple, path.vertices))
-                axes.annotate(text, (x, y), (len(columns[1]) - 0.4, y), va="center", annotation_clip=False)
+        _contours(axes, heights, levels)
     if framed is not None:
         corner = (framed - 0.5, -0.5)
         axes.add_patch(Rectangle(corner, 1, len(rows[1]), fill=False, linewidth=3, clip_on=False, label="chosen"))
@@ -78,6 +73,18 @@ def heat_map(
     if framed is not None:
         figure.said += f"; framed: {columns[1][framed]}"
     return figure
+
+
+def _contours(axes: Axes, heights: Sequence[Sequence[float]], levels: Mapping[float, str]) -> None:
+    """Dashed lines of equal height with their texts to the right of the panel."""
+    right = len(heights[0]) - 0.4
+    logs = torch.tensor(heights, dtype=torch.float64).log().numpy()
+    texts = {float(torch.tensor(level, dtype=torch.float64).log()): text for level, text in sorted(levels.items())}
+    contours = axes.contour(logs, levels=list(texts), colors="tab:orange", linewidths=2, linestyles="--")
+    for path, text in zip(contours.get_paths(), texts.values(), strict=True):
+        if len(path.vertices):  # the label stands beside the right end of its line: numbers fill the cells
+            x, y = max(map(tuple, path.vertices))
+            axes.annotate(text, (x, y), (right, y), va="center", annotation_clip=False)
 
 
 def _table_in_words(table: Sequence[Sequence[float]], rows: tuple, columns: tuple, label: str) -> str:
