@@ -34,7 +34,8 @@ def doubled(function):
         raise CheckFailed(f"twice 3 is 6, not {answer}")
 
 
-ttq = SimpleNamespace(check=SimpleNamespace(doubled=doubled), explore=SimpleNamespace(doubling=lambda: "a widget"))"""
+explore = SimpleNamespace(doubling=lambda: "a widget")
+ttq = SimpleNamespace(check=SimpleNamespace(doubled=doubled), explore=explore)"""
 
 FOLDS = """<details><summary>Hint</summary>Add it to itself.</details>
 <details><summary>Solution</summary>
