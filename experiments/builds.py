@@ -22,6 +22,8 @@ from results import ROOT
 
 import ttqlib as ttq
 
+SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11 has it from 3.11.4 on
+
 # ------------------------------------------------------------------------------------------------ the other processes
 
 
@@ -37,7 +39,7 @@ def tree(commit: str) -> Iterator[Path]:
         raise ValueError(f"no commit {commit!r} in this repository: {packed.stderr.decode().strip()}")
     with TemporaryDirectory() as folder:
         with tarfile.open(fileobj=BytesIO(packed.stdout)) as files:
-            files.extractall(folder, filter="data")
+            files.extractall(folder, **SAFELY)
         yield Path(folder)
 
 

@@ -36,9 +36,8 @@ from ttqlib.storage.latent import load_latent_
 COLUMNS = ("task", "rank", "bits")  # the settings that have a column of their own in a row
 REPORT, MODEL = "finished.json", "model"  # in the folder of a run: its scores, and what `from_pretrained` reads
 LIMITS = {  # of settings, from least to most
-    **dict.fromkeys(
-        ("rank", "sides", "rows", "batch_size", "word_cores", "word_rank", "layers", "save_steps"), (1, inf)
-    ),
+    **dict.fromkeys(("rank", "word_rank", "word_cores", "sides", "layers"), (1, inf)),
+    **dict.fromkeys(("rows", "batch_size", "save_steps"), (1, inf)),
     **dict.fromkeys(("epochs", "float_epochs", "teacher_epochs", "steps", "teacher_seed"), (0, inf)),
     **dict.fromkeys(("learning_rate", "float_learning_rate", "last_learning_rate"), (1e-12, 1.0)),
     **dict.fromkeys(("teacher_learning_rate", "temperature"), (1e-12, 1e3)),
@@ -60,8 +59,7 @@ BITS = (1, 2, 3, 4, 5, 6, 7, 8, 32)
 class Settings:
     """What a run is made with, but for its seed. What it is made for has its own fields in a subclass.
 
-    A subclass also tells its `form`, what a model is, such as "dense" or "tt", and whether it `trains` at all, or is
-    only compressed.
+    A subclass also tells its `form`, as "dense" or "tt", and whether it `trains` at all, or is only compressed.
     """
 
     task: str

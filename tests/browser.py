@@ -49,6 +49,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+DARK = {"apputils-extension/themes": {"theme": "JupyterLab Dark"}}
 PRIVATE = ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")
 CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"
 KERNEL_IS_IDLE = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -368,7 +369,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1400)
     parser.add_argument("--page", type=int, help="also cut the picture into pages of this height")
     parser.add_argument("--as-stored", action="store_true", help="show the stored outputs, run nothing")
+    parser.add_argument("--dark", action="store_true", help="in JupyterLab's dark theme")
     options = parser.parse_args()
+    SETTINGS.update(DARK if options.dark else {})
     with lab(options.notebook.resolve().parent) as served, window(options.width) as page:
         open_notebook(page, served, options.notebook.name)
         found = []

@@ -12,6 +12,8 @@ import nbformat
 from nbformat import NotebookNode, validator
 
 MAX_BYTES = 1_000_000
+MAX_COLUMNS = 92  # of code and of what it prints: at 900 pixels JupyterLab cuts longer lines
+MIN_ALT = 20  # characters that say what a picture shows
 TAGS = {"exercise", "raises-exception", "nbval-ignore-output", "nbval-skip", "skip-execution"}
 SKIP = {"nbval-skip", "skip-execution"}  # both: nbclient obeys the second, nbval the first
 EXCUSED = SKIP | {"nbval-ignore-output"}  # tags that keep an output from being re-checked
@@ -19,7 +21,8 @@ EXCUSED = SKIP | {"nbval-ignore-output"}  # tags that keep an output from being 
 ANSI = re.compile(r"\x1b\[")
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 VERSION = re.compile(r"\b\d+\.\d+\.\d+")
-BINARY = {"image/png", "image/jpeg", "image/gif", "application/pdf"}
+PICTURES = {"image/png", "image/jpeg", "image/gif"}
+BINARY = PICTURES | {"application/pdf"}
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]+")
 # "/two/names" not inside a word, an address or a closing tag; "X:\two\names"; a file address
 ABSOLUTE = re.compile(r"(?<![\w.:/\\<>~+*)}\]-])/[A-Za-z_][\w.-]*/[\w.-]+|\b[A-Z]:\\[\w.-]+\\[\w.-]+|file:///?\w")
@@ -169,6 +172,36 @@ def no_trailing_semicolon(notebook) -> Iterator[str]:
             yield f"cell {number}: ends in ';' (nbval fails on it; use `_ =` or plt.show())"
 
 
+def lines_fit_the_page(notebook) -> Iterator[str]:
+    """Code, and what is shown as text: printed lines, and the value of a cell that has no other form."""
+    for number, cell in cells(notebook, "code"):
+        yield from too_wide(f"cell {number}: code", cell.source)
+    for number, _, output in outputs(notebook):
+        if output.output_type == "stream":
+            yield from too_wide(f"cell {number}: output", output.text)
+        elif set(output.get("data", {})) == {"text/plain"}:
+            yield from too_wide(f"cell {number}: output", output.data["text/plain"])
+
+
+def too_wide(place: str, text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if len(line) > MAX_COLUMNS:
+            yield f"{place} of {len(line)} columns, at most {MAX_COLUMNS}: {shorten(line)}"
+
+
+def pictures_are_described(notebook) -> Iterator[str]:
+    """Alternative text in the metadata of each picture, where the book reads it, and no two the same."""
+    homes = {}
+    for number, _, output in outputs(notebook):
+        for kind in sorted(PICTURES & set(output.get("data", {}))):
+            said = output.metadata.get(kind, {}).get("alt", "").strip()
+            if len(said) < MIN_ALT:
+                yield f"cell {number}: alternative text {said!r} has {len(said)} characters, at least {MIN_ALT}"
+            elif said in homes:
+                yield f"cell {number}: the same alternative text as in cell {homes[said]}"
+            homes.setdefault(said, number)
+
+
 def no_execution_times(notebook) -> Iterator[str]:
     for number, cell in cells(notebook):
         if "execution" in cell.metadata:
@@ -187,6 +220,8 @@ CHECKS = [
     outputs_are_plain,
     no_absolute_path,
     no_trailing_semicolon,
+    lines_fit_the_page,
+    pictures_are_described,
     no_execution_times,
 ]
 

@@ -34,7 +34,8 @@ def doubled(function):
         raise CheckFailed(f"twice 3 is 6, not {answer}")
 
 
-ttq = SimpleNamespace(check=SimpleNamespace(doubled=doubled), explore=SimpleNamespace(doubling=lambda: "a widget"))"""
+explore = SimpleNamespace(doubling=lambda: "a widget")
+ttq = SimpleNamespace(check=SimpleNamespace(doubled=doubled), explore=explore)"""
 
 FOLDS = """<details><summary>Hint</summary>Add it to itself.</details>
 <details><summary>Solution</summary>
@@ -61,7 +62,8 @@ def printed(text: str):
 
 
 def picture():
-    return new_output("display_data", {"image/png": DOT, "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    shown = {"image/png": DOT, "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    return new_output("display_data", shown, metadata={"image/png": {"alt": "Twice against once: 2 at 1."}})
 
 
 def exercise(name: str) -> list:

@@ -110,6 +110,14 @@ def unhandled_error(notebook):
     notebook.cells[PRINT].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])]
 
 
+def describe(**metadata):
+    return lambda notebook: notebook.cells[STILL].outputs[0].metadata.update({"image/png": metadata})
+
+
+def show_twice(notebook):
+    notebook.cells[STILL].outputs *= 2
+
+
 CLASS = "class {}:\n    pass"
 LAB_TRACEBACK = "\x1b[31mCheckFailed\x1b[39m: not written yet"
 
@@ -141,6 +149,11 @@ SPOILT = [
     ("absolute path C:\\Users\\me", replace(1, "Twice", r"Twice C:\Users\me")),
     ("absolute path /srv/lib", error(traceback=["CheckFailed in /srv/lib/check.py: not written yet"])),
     ("notebook metadata: absolute path", lambda notebook: notebook.metadata.update(folder="/srv/notes/here")),
+    ("code of 93 columns, at most 92", source(PRINT, "#" * 93)),
+    ("output of 93 columns, at most 92: 9999", stdout("9" * 93 + "\n")),
+    ("alternative text '' has 0 characters", lambda notebook: notebook.cells[STILL].outputs[0].metadata.clear()),
+    ("alternative text 'A drawing.' has 10 characters, at least 20", describe(alt="A drawing.")),
+    ("the same alternative text as in cell 7", show_twice),
     ("ends in ';'", replace(PRINT, "')", "');  # quiet")),
     (
         "'execution' metadata",

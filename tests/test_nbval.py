@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.chapters import ROOT
-from tests.kernels import SECONDS, SLOWEST, budget, slowness
+from tests.kernels import CROWDED, REFERENCE, SECONDS, SLOWEST, budget, crowding, slowness, times_slower
 
 PATTERNS = ROOT / "tests" / "nbval.cfg"
 FLAGS = ["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={PATTERNS}", "-p", "tests.kernels"]
@@ -95,8 +95,20 @@ def test_a_slower_machine_gets_more_time_within_reason():
     assert slowness() == slowness()  # measured once
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 1), (1, 1), (2, 2), (100, SLOWEST)])
+def test_a_product_that_takes_longer_gives_more_time(share, expected):
+    assert times_slower(share * 2 * 1024**3 / REFERENCE) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("waited", "expected"), [(9, 1), (10, 1), (15, (1 + CROWDED) / 2), (20, CROWDED), (900, CROWDED)]
+)
+def test_a_chapter_that_waits_for_a_core_gets_more_time(waited, expected):
+    assert crowding(waited, used=10) == pytest.approx(expected)
+
+
 def test_the_budget_is_the_notebooks_own_or_the_common_one():
-    assert budget(new_notebook()) == SECONDS
+    assert budget(new_notebook()) == SECONDS == 60
     assert budget(new_notebook(metadata={"ttq": {"seconds": 5}})) == 5
 
 

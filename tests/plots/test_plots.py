@@ -294,11 +294,100 @@ def stored(figure) -> dict:
 
 
 def test_figures_are_stored_with_words_for_those_who_cannot_see_them():
-    curves = {"dense": {1: 0.5, 2: 0.25}, "trains": {1: 0.4, 2: 0.1}}
-    said = "loss against step. Shown: dense, trains."
+    curves = {"dense": {1: 0.5, 2: 0.25}, "trains": {k: 1 / k for k in range(1, 20)}}
+    said = "Loss (logarithmic) against step. dense: 0.5 at 1, 0.25 at 2; "
+    said += "trains: from 1 at 1 over 0.1 at 10 to 0.0526 at 19."
     assert stored(ttq.plots.lines(curves, "step", "loss")) == {"image/png": {"alt": said}}
-    drawing = stored(ttq.plots.tensor_network([torch.zeros(1, 2, 3), torch.zeros(3, 4, 1)]))["image/png"]["alt"]
-    assert drawing.startswith("a drawing with the words") and "3" in drawing
+
+
+X = torch.linspace(-3, 3, 50)
+# name -> (a figure, what its alternative text has to say)
+SPOKEN = {
+    "marks and extremes": (
+        lambda: ttq.plots.lines(
+            {"a": {k: (k - 4) ** 2 for k in range(10)}}, "x", "y", "linear", "linear", marks={"low": 4}
+        ),
+        ["a: from 16 at 0 over 1 at 5 to 25 at 9, lowest 0 at 4", "An upright line at 4 (low)"],
+    ),
+    "named ticks": (lambda: ttq.plots.error_against({"bound": {1: 0.9, 1024: 0.1}}), ["0.9 at 1, 0.1 at 1,024"]),
+    "bars": (lambda: ttq.plots.bars({"words": 0.5, "rest": 0.2}, "share"), ["Share. words 0.5, rest 0.2."]),
+    "bars beside": (
+        lambda: ttq.plots.bars_beside({"nats": {"a": 0.46}, "cosine": {"a": 0.4}}),
+        ["Nats. a 0.46. Cosine. a 0.4."],
+    ),
+    "measured": (
+        lambda: ttq.plots.measured({"one bit": [(29, 89, None)]}, "times", "accuracy", (29, 89)),
+        ["Accuracy against times (logarithmic). one bit: 89 at 29; chosen: 89 at 29."],
+    ),
+    "links": (lambda: ttq.plots.layer_links(2, {"right": {0: 0, 1: 2}}), ["a teacher of 2 layers", "0 to 0, 1 to 2"]),
+    "level bars": (lambda: ttq.plots.cost_bars({"a": 5000, "b": 2}, "FLOPs"), ["FLOPs. a 5,000, b 2."]),
+    "shares": (lambda: ttq.plots.shares({"A": {"x": 0.3, "y": 0.7}}, "share"), ["x: A 0.3; y: A 0.7"]),
+    "dots": (
+        lambda: ttq.plots.dots({"ATIS": {"tt": (1, 0.2)}, "SST": {"tt": (3, None)}}, "points", (0, "dense")),
+        ["tt: ATIS 1, SST 3", "dense: an upright line at 0"],
+    ),
+    "roofline": (
+        lambda: ttq.plots.roofline({0.1: 1, 10: 100}, {"dense": {1: 5, 3: 9}}),
+        ["the roof: 1 at 0.1, 100 at 10; dense: 5 at 1, 9 at 3"],
+    ),
+    "trade-offs": (
+        lambda: ttq.plots.trade_offs({"F1": {"tt": [(10, 90, 1)]}}, "times", marks={"paper": 63}),
+        ["F1 against times (logarithmic). tt: 90 at 10; paper: an upright line at 63"],
+    ),
+    "trade-off": (
+        lambda: ttq.plots.trade_off({"tt": [(1, 0.5), (2, 0.3)]}, [(1, 0.5)], (1, 0.5), "kB", "error"),
+        ["tt: 0.5 at 1, 0.3 at 2", "chosen: 0.5 at 1"],
+    ),
+    "a table": (
+        lambda: ttq.plots.heat_map([[0.1, 0.2], [0.3, 0.4]], ("bits", [2, 3]), ("rank", [10, 20]), framed=1),
+        ["smallest 10% at bits 2, rank 10, largest 40% at bits 3, rank 20", "framed: 20"],
+    ),
+    "similarities": (
+        lambda: ttq.plots.similarities({"a": torch.eye(3), "b": torch.eye(3).flip(0)}),
+        ["a: diagonal 1.0 on average, beside it 0.0; the dot is on the diagonal in 3 of 3", "in 1 of 3"],
+    ),
+    "a train": (
+        lambda: ttq.plots.tensor_network([torch.zeros(1, 2, 3), torch.zeros(3, 4, 1)], "ij", {"U": 1, "V": 1}),
+        ["cores 1 × 2 × 3, 3 × 4 × 1; bonds 3; modes i 2, j 4; U has 1", "V has 1"],
+    ),
+    "a layer": (lambda: ttq.plots.layer_network((2, 3), (4,), (1, 2, 5, 1)), ["inputs of modes 2, 3", "bonds 2, 5"]),
+    "boxes": (lambda: ttq.plots.pipeline({"cut": "by SVD", "train": ""}), ["cut (by SVD), then train."]),
+    "images": (lambda: ttq.plots.pictures({"all": X[None].abs()}, "a ramp"), ["A ramp; from left to right: all."]),
+    "a staircase": (
+        lambda: ttq.plots.staircase(X, X.round().clamp(-2, 1), {"straight": torch.ones(50)}),
+        ["flat steps at -2, -1, 0, 1", "straight: from 1 at -3 over 1 at 0.0612 to 1 at 3"],
+    ),
+    "grids": (lambda: ttq.plots.grids(X, {"wide": 0.5, "fine": 0.1}, 2), ["wide: levels from", "fine: levels from"]),
+    "a histogram": (
+        lambda: ttq.plots.quantized_histogram(X, 0.5, 3, {"rounded": 0.25}),
+        ["weights up to 3, with upright lines at 8 levels from -2 to 1.5", "rounded 0.25"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("draw", "expected"), SPOKEN.values(), ids=SPOKEN)
+def test_the_words_of_a_figure_have_its_numbers(draw, expected):
+    said = draw().alt_text()
+    for part in expected:
+        assert part in said, said
+
+
+def test_every_figure_is_put_into_words():
+    """So that a function which is added without words is noticed."""
+    drawn = {name for draw, _ in SPOKEN.values() for name in draw.__code__.co_names}
+    assert set(ttq.plots.__all__) <= drawn
+
+
+def test_figures_do_not_glare_from_a_dark_page_and_black_reads_well_on_them():
+    """WCAG's contrast: at least 7 with black text, well below white's 18 with JupyterLab's dark page, #111."""
+    figure = ttq.plots.bars({"a": 0.5}, "share")
+    for colour in (figure.get_facecolor(), figure.axes[0].get_facecolor()):
+        red, green, blue = (
+            (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4) for part in colour[:3]
+        )
+        light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        assert colour[3] == 1 and (light + 0.05) / 0.05 > 7
+        assert light < 0.85
 
 
 def test_bars_beside_each_other_carry_their_values_and_have_scales_of_their_own():

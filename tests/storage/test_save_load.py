@@ -440,6 +440,15 @@ STEPS: dict[str, Callable[[PreTrainedModel], object]] = {
 KINDS = {"bert": bert, "words": lambda: bert(BertForMaskedLM), "llama": llama, "gpt2": gpt2}
 
 
+def test_a_head_that_is_no_longer_tied_is_refused_before_it_is_compressed():
+    model = gpt2()
+    STEPS["head"](model)
+    with pytest.raises(ValueError, match=r"lm_head.weight is no longer tied to .*tie_word_embeddings = False"):
+        STEPS["8 bits"](model)
+    STEPS["untie"](model)
+    STEPS["8 bits"](model)
+
+
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4))
 @settings(max_examples=30)
 def test_after_any_steps_a_model_comes_back_or_nothing_is_written(tmp_path_factory, kind, steps):

@@ -24,6 +24,7 @@ from transformers import (
 import ttqlib as ttq
 from tests.cases import refused
 from tests.training.test_distill_observation import INPUTS, SIZES, build
+from ttqlib.training.labels import label_order
 from ttqlib.training.matching import (
     MatchBlock,
     MatchLayer,
@@ -31,7 +32,6 @@ from ttqlib.training.matching import (
     MatchRelations,
     MatchSentences,
     TaskLoss,
-    label_order,
 )
 from ttqlib.training.observation import Attention, Observation, observe, recorded_attention
 from ttqlib.training.pairing import layer_parameters, stages_of
@@ -202,7 +202,7 @@ def test_json_there_and_back(schedule):
         (lambda: ttq.AttentionRelations(5, heads=0), ("heads", "at least 1")),
         (lambda: ttq.Schedule.from_dict({"type": "Luck"}), ("type", "LayerByLayer", "Luck")),
         (lambda: ttq.Schedule.from_dict([]), ("a schedule must be an object", "list")),
-        (lambda: ttq.Schedule.from_dict({**SCHEDULES[4].to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
+        (lambda: ttq.Schedule.from_dict({**ttq.LogitsOnly(9).to_dict(), "luck": 1}), ("LogitsOnly", "fields", "luck")),
         (lambda: ttq.Schedule.from_dict({"type": "AttentionRelations", "steps": 3}), ("Relations", "lacks", "heads")),
     ],
 )

@@ -1,6 +1,6 @@
 """Weights that are one in memory, as the two ends of a language model: found, shared and told apart."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -70,3 +70,21 @@ def forget_ties_(model: nn.Module) -> None:
         if kept != known:
             part.all_tied_weights_keys = kept
             part._tied_weights_keys = kept or None
+
+
+def ties(model: nn.Module) -> Mapping[str, str]:
+    """Weights that transformers ties to another when it loads a model: tied name → where the weight is kept."""
+    return model.get_expanded_tied_weights_keys(all_submodels=True) if isinstance(model, PreTrainedModel) else {}
+
+
+def check_ties(model: nn.Module, gone: bool = True) -> None:
+    """Raise a ValueError where weights are apart that would be one after loading; `gone`: also where one is no more."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, source in ties(model).items():
+        ours, kept = parameters.get(name), parameters.get(source)
+        missing = ours is None or kept is None
+        if gone if missing else ours is not kept:
+            raise ValueError(
+                f"{name} is no longer tied to {source}, but would be again after loading: "
+                "set model.config.tie_word_embeddings = False"
+            )

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .style import HATCHES, SHADES, one_panel, side_by_side
+from .words import number
 
 
 def bars(values: Mapping[str, float], y_label: str) -> Figure:
@@ -85,6 +86,8 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     drawn = beside.bar(list(errors), list(errors.values()), **_looks(errors))
     beside.bar_label(drawn, [f"{value:.2%}" for value in errors.values()], padding=2, fontsize=9)
     beside.set(ylim=(0, 1.15), ylabel="share of the squares that is lost")
+    figure.said = f"a histogram of weights up to {number(largest)}, with upright lines at {len(levels)} levels "
+    figure.said += f"from {number(levels[0])} to {number(levels[-1])}"
     return figure
 
 

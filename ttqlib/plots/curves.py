@@ -47,6 +47,8 @@ def lines(
     for label, x in (marks or {}).items():
         axes.axvline(x, color="grey", linestyle="--", zorder=1)
         axes.annotate(label, (x, 1), (4, -4), axes.get_xaxis_transform(), "offset points", va="top")
+    if marks:
+        figure.said = "an upright line at " + ", ".join(f"{x:g} ({label})" for label, x in marks.items())
     return figure
 
 

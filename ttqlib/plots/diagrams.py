@@ -41,7 +41,20 @@ def tensor_network(
     _brackets(axes, sides or {}, top - 0.45)
     axes.set(xlim=(-0.7, len(cores) - 0.3), ylim=(-1.75, top))
     axes.axis("off")
+    figure.said = _train_in_words(shapes, names, sides or {})
     return figure
+
+
+def _train_in_words(shapes: Sequence[tuple[int, ...]], names: Sequence[str], sides: Mapping[str, int]) -> str:
+    cores = ", ".join(" × ".join(map(str, shape)) for shape in shapes)
+    said = (
+        f"a train drawn as {len(shapes)} discs in a row, joined by lines, with free lines for the modes: cores {cores}"
+    )
+    bonds = ", ".join(str(shape[-1]) for shape in shapes[:-1])
+    said += f"; bonds {bonds}" if bonds else ""
+    free = [size for shape in shapes for size in shape[1:-1]]
+    said += "; modes " + ", ".join(f"{name} {size}" for name, size in zip(names, free)) if names else ""
+    return said + "".join(f"; {side} has {count} of the cores" for side, count in sides.items())
 
 
 def _brackets(axes: Axes, sides: Mapping[str, int], y: float) -> None:
@@ -65,17 +78,23 @@ def pipeline(steps: Mapping[str, str]) -> Figure:
         axes.annotate("", (k + 1, 0), (k, 0), arrowprops={"color": "black", **ends})
     axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-1.5, 0.5))
     axes.axis("off")
+    said = [step.replace("\n", " ") + f" ({note})".replace("\n", ", ") * bool(note) for step, note in steps.items()]
+    figure.said = f"boxes from left to right, joined by arrows: {', then '.join(said)}"
     return figure
 
 
-def pictures(images: Mapping[str, Tensor]) -> Figure:
-    """Images side by side under their labels: (rows, columns) in grey, or (rows, columns, 3), entries from 0 to 1."""
+def pictures(images: Mapping[str, Tensor], subject: str = "images") -> Figure:
+    """Images side by side under their labels: (rows, columns) in grey, or (rows, columns, 3), entries from 0 to 1.
+
+    `subject` says what they show to those who cannot see them.
+    """
     # photographs make large PNGs, and a notebook has to stay below a megabyte
     figure, row = side_by_side(len(images), 2.7 * len(images), 3.1, dpi=80)
     for axes, (label, image) in zip(row, images.items(), strict=True):
         axes.imshow(image.detach().clamp(0, 1).float().numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(label, fontsize=9)
         axes.axis("off")
+    figure.said = f"{subject}; from left to right: " + ", ".join(images).replace("\n", " ")
     return figure
 
 
@@ -99,6 +118,13 @@ def layer_links(depth: int, maps: Mapping[str, Mapping[int, int]]) -> Figure:
         axes.set_title(label, fontsize=9)
         axes.set(xlim=(-0.45, 1.45), ylim=(-0.6, depth + 1.2))
         axes.axis("off")
+    said = (
+        f"{label}: " + ", ".join(f"{ours} to {theirs}" for ours, theirs in links.items())
+        for label, links in maps.items()
+    )
+    figure.said = (
+        f"hidden states of a student, joined by arrows to those of a teacher of {depth} layers. {'; '.join(said)}"
+    )
     return figure
 
 

@@ -40,4 +40,8 @@ def layer_network(in_modes: Sequence[int], out_modes: Sequence[int], ranks: Sequ
         axes.annotate(name, (left - 0.34, -0.36), va="bottom", style="italic")
     axes.set(xlim=(-1.1, len(modes) - 0.4), ylim=(-1.4, 1.6))
     axes.axis("off")
+    lines = (("inputs of modes", in_modes), ("outputs of modes", out_modes), ("bonds", ranks[1:-1]))
+    sizes = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in lines)
+    figure.said = f"a layer of trains: x above is joined to the first {inputs} cores in a row of {len(modes)} (U), "
+    figure.said += f"lines of the others (V) go down to y: {sizes}"
     return figure

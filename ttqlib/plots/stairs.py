@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .style import STYLES, side_by_side
+from .words import number
 
 
 def staircase(x: Tensor, rounded: Tensor, slopes: Mapping[str, Tensor]) -> Figure:
@@ -17,8 +18,8 @@ def staircase(x: Tensor, rounded: Tensor, slopes: Mapping[str, Tensor]) -> Figur
     """
     figure, (stairs, beside) = side_by_side(2, 9.2, 3.6)
     breaks = [0, *(1 + (rounded.diff() != 0).nonzero().flatten()).tolist(), len(x)]
-    for number, (start, end) in enumerate(pairwise(breaks)):
-        label = {"label": "Q(x)"} if number == 0 else {}
+    for place, (start, end) in enumerate(pairwise(breaks)):
+        label = {"label": "Q(x)"} if place == 0 else {}
         stairs.plot(x[[start, end - 1]].tolist(), rounded[[start, end - 1]].tolist(), "black", linewidth=3, **label)
         if end < len(x):
             jump = rounded[[end - 1, end]].tolist()
@@ -34,8 +35,9 @@ def staircase(x: Tensor, rounded: Tensor, slopes: Mapping[str, Tensor]) -> Figur
         axes.grid(alpha=0.3)
     stairs.set(ylabel="what comes back, Q(x)", ylim=(low - 0.6 * (high - low) / 4, high + 0.6 * (high - low) / 4))
     beside.set(ylabel="slope of Q", ylim=(-0.15, 1.45))
-    stairs.legend(loc="upper left")
-    beside.legend(loc="upper left", ncols=len(slopes))
+    figure.legend(loc="outside upper center", ncols=2 + len(slopes))
+    levels = ", ".join(number(level) for level in rounded.unique().tolist())
+    figure.said = f"a staircase with flat steps at {levels}, which the diagonal x crosses; beside it slopes"
     return figure
 
 
@@ -49,6 +51,7 @@ def grids(weights: Tensor, steps: Mapping[str, float], bits: int) -> Figure:
     farthest = float(entries[entries.abs().argmax()]) / sigma
     reach = 1.08 * abs(farthest)
     counts = (entries / sigma).histc(121, -reach, reach)
+    clipped = []
     for axes, (label, step) in zip(row, steps.items(), strict=True):
         levels = [step / sigma * level for level in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
         axes.stairs(counts, torch.linspace(-reach, reach, 122), fill=True, color="lightsteelblue", zorder=2)
@@ -64,5 +67,11 @@ def grids(weights: Tensor, steps: Mapping[str, float], bits: int) -> Figure:
             title=label,
             xlabel="weight in σ (hatched: clipped)",
         )
+        clipped.append(f"{label}: levels from {number(levels[0])} to {number(levels[-1])}")
     row[0].set_ylabel("number of weights")
+    figure.complete = True
+    figure.said = (
+        f"histograms of all weights in σ, the farthest at {number(farthest)}, under upright lines for the levels; "
+    )
+    figure.said += "; ".join(clipped)
     return figure

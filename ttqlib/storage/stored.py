@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 
 from ..inventory.kinds import expert_weights, is_experts, saved_buffers
-from ..inventory.ties import put_
+from ..inventory.ties import check_ties, put_, ties
 from ..layers.base import TTLayer
 from ..plans.configs import LayerPlan
 from ..quantizers.activations import StaticActivationQuantizer
@@ -53,7 +53,7 @@ def contents_of(
     tensors = {name: tensor.detach().cpu() for name, tensor in kept.items()}
     for name, tensor in tensors.items():
         check_finite(name, tensor)
-    _check_ties(model)
+    check_ties(model)
     for prefix, stored in _stored(model):
         for name, (tensor, dtype) in stored.plain.items():
             _check_dtype(model, prefix + name, tensor)
@@ -82,7 +82,7 @@ def expected(model: nn.Module) -> dict[str, Spec]:
 
 def unsaved(model: nn.Module) -> dict[str, Tensor]:
     """What files leave out because a model makes it by itself, as rotary frequencies and sinusoidal positions."""
-    ignored = {*(getattr(model, "_keys_to_ignore_on_save", None) or ())} - {*_ties(model)}
+    ignored = {*(getattr(model, "_keys_to_ignore_on_save", None) or ())} - {*ties(model)}
     hidden = {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
@@ -169,7 +169,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Stored]]:
     """What each module stores, by its name and a dot; shared tensors once, and where transformers keeps them."""
-    left_out = {*_ties(model), *(getattr(model, "_keys_to_ignore_on_save", None) or ())}
+    left_out = {*ties(model), *(getattr(model, "_keys_to_ignore_on_save", None) or ())}
     seen: set[int] = set()
     for path, module in model.named_modules():
         ours = isinstance(module, ParametrizationList) and isinstance(module[0], Quantizer)
@@ -246,21 +246,6 @@ def _unpacked(prefix: str, stored: Stored, tensors: Mapping[str, Tensor]) -> Ite
         if like.zero_point is not None:  # the next part of the stream
             held["zero_point"] = next(parts).reshape(like.zero_point.shape)
         yield codes, held
-
-
-def _ties(model: nn.Module) -> Mapping[str, str]:
-    """Weights that transformers ties to another when it loads a model: tied name → where the weight is kept."""
-    return model.get_expanded_tied_weights_keys(all_submodels=True) if isinstance(model, PreTrainedModel) else {}
-
-
-def _check_ties(model: nn.Module) -> None:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, source in _ties(model).items():
-        if name not in parameters or parameters[name] is not parameters.get(source):
-            raise ValueError(
-                f"{name} is no longer tied to {source}, but would be again after loading: "
-                "set model.config.tie_word_embeddings = False"
-            )
 
 
 def _check_dtype(model: nn.Module, name: str, tensor: Tensor) -> None:

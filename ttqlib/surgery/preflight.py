@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from ..inventory.kinds import is_embedding, is_experts, is_linear, row_scale
-from ..inventory.ties import tied
+from ..inventory.ties import check_ties, tied
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
 from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
@@ -59,6 +59,8 @@ def check_plan(model: nn.Module, config: TTQConfig) -> None:
             raise ValueError(f"{name} is quantized already: compress a model before it has quantizers, once")
     if isinstance(model, PreTrainedModel):
         config.to_dict()  # which refuses recipes that no file can name
+        if not any(weight.is_meta for weight in model.parameters()):  # while a file is read, nothing is tied yet
+            check_ties(model, gone=False)
     for name, layer in config.layers.items():
         if not name or name not in modules:
             raise ValueError(f"the plan names {name!r}, which is no layer of this {type(model).__name__}")
