@@ -7,6 +7,7 @@ from ..plans.groups import GROUPS, Choice, plan_by_groups
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
+from .equivalent import RecipePoint, recipes, recipes_figure, recipes_text
 from .explorer import Explorer
 from .groups import GroupPlan
 from .hidden_states import (
@@ -47,6 +48,7 @@ __all__ = [
     "PlanBuilder",
     "PlanCost",
     "PlanPoint",
+    "RecipePoint",
     "RoundedPoint",
     "Saving",
     "StepPoint",
@@ -74,6 +76,9 @@ __all__ = [
     "plan_text",
     "rank_and_bits",
     "rank_bit_points",
+    "recipes",
+    "recipes_figure",
+    "recipes_text",
     "roofline",
     "roofline_figure",
     "saving",
