@@ -15,6 +15,12 @@ SHORTER = {  # chapter → what its slice does less of: an explorer is tested by
         "step=40": "step=4",
         "batch_size=80": "batch_size=20",
     },
+    "10_extreme_compression": {
+        "SHORT, LONG = 16, 64": "SHORT, LONG = 2, 4",
+        "select(range(300))": "select(range(100))",
+        'splits["validation"]': 'splits["validation"].select(range(80))',
+    },
+    "11_teq": {'BITS, GROUPS = (2, 3, 4), (32, "channel")': 'BITS, GROUPS = (3,), (32,)'},
 }
 ONLY_TELL = {"print", "display"}  # calls that change nothing
 

@@ -299,3 +299,28 @@ def test_figures_are_stored_with_words_for_those_who_cannot_see_them():
     assert stored(ttq.plots.lines(curves, "step", "loss")) == {"image/png": {"alt": said}}
     drawing = stored(ttq.plots.tensor_network([torch.zeros(1, 2, 3), torch.zeros(3, 4, 1)]))["image/png"]["alt"]
     assert drawing.startswith("a drawing with the words") and "3" in drawing
+
+
+def test_bars_beside_each_other_carry_their_values_and_have_scales_of_their_own():
+    panels = {"nats": {"layer 0": 0.46, "layer 1": 0.02}, "cosine": {"layer 0": 0.4, "layer 1": 0.8}}
+    figure = ttq.plots.bars_beside(panels)
+    for axes, (label, values) in zip(figure.axes, panels.items(), strict=True):
+        assert axes.get_xlabel() == label
+        assert [bar.get_width() for bar in axes.patches] == list(values.values())
+        assert [text.get_text() for text in axes.texts] == [f"{value:,.3g}" for value in values.values()]
+        assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > max(values.values())
+    first = figure.axes[0]
+    assert [tick.get_text() for tick in first.get_yticklabels()] == ["layer 0", "layer 1"] and first.yaxis_inverted()
+
+
+def test_links_go_from_each_state_of_a_student_to_its_teachers():
+    maps = {"right": {0: 0, 1: 2, 2: 4}, "off by one": {0: 0, 1: 1, 2: 3}}
+    figure = ttq.plots.layer_links(4, maps)
+    for axes, (label, links) in zip(figure.axes, maps.items(), strict=True):
+        arrows = [text for text in axes.texts if hasattr(text, "arrow_patch") and text.arrow_patch]
+        assert {arrow.xyann[1]: arrow.xy[1] for arrow in arrows} == links and axes.get_title() == label
+        boxes = [(*text.get_position(), text.get_text()) for text in axes.texts if text.get_bbox_patch()]
+        assert sorted(boxes) == sorted(
+            [(0, k, f"layer {k}" if k else "words") for k in range(5)]
+            + [(1, k, f"layer {k}" if k else "words") for k in links]
+        )

@@ -40,3 +40,17 @@ def test_a_roof_is_a_plain_line_and_measured_points_have_markers_and_names():
     assert [text.get_text() for text in axes.texts] == ["1", "1024"]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert legend(figure) == ["the roof", "pair", "addition"]
+
+
+def test_measured_points_show_their_groups_and_a_ring_where_there_is_one():
+    groups = {"1 bit": [(27.0, 86.0, 0.5), (36.0, 84.0, None)], "2 bits": [(16.0, 86.5, None)]}
+    (axes,) = ttq.plots.measured(groups, "smaller", "right", ring=(27.0, 86.0)).axes
+    assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "smaller", "right")
+    drawn = {bars.get_label(): bars.lines[0] for bars in axes.containers}
+    for label, points in groups.items():
+        assert list(zip(*drawn[label].get_data())) == [point[:2] for point in points]
+    assert len({line.get_marker() for line in drawn.values()}) == 2
+    (ring,) = (line for line in axes.get_lines() if line.get_label() == "chosen")
+    assert [*ring.get_xdata(), *ring.get_ydata()] == [27.0, 86.0]
+    (axes,) = ttq.plots.measured(groups, "smaller", "right").axes
+    assert "chosen" not in [line.get_label() for line in axes.get_lines()]

@@ -8,6 +8,7 @@ from . import assignments
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
 from .equivalent import alpha_gradient, awq_scale, best_exponent, scaled_pair
+from .extreme import best_ternary, binary_rows, quantize_tokens, words_rank
 from .layers import tt_layer
 from .models import (
     corrected_bias,
@@ -21,7 +22,6 @@ from .models import (
 from .quantization import (
     affine_quantize,
     best_step,
-    best_ternary,
     learned_step,
     pack_bits,
     pareto,
@@ -52,6 +52,7 @@ __all__ = [
     "best_exponent",
     "best_step",
     "best_ternary",
+    "binary_rows",
     "compute_bound_rows",
     "core_gradient",
     "core_scale",
@@ -67,6 +68,7 @@ __all__ = [
     "pack_bits",
     "pareto",
     "product_error",
+    "quantize_tokens",
     "rank_for",
     "rest_bits",
     "ride_along",
@@ -80,4 +82,5 @@ __all__ = [
     "tt_forward",
     "tt_layer",
     "tt_storage",
+    "words_rank",
 ]

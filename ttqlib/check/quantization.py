@@ -95,30 +95,6 @@ def _weights_to_fit() -> Iterator[tuple[str, Tensor, int]]:
 
 
 @exercise
-def best_ternary(function: Callable) -> None:
-    """`function(w)` must return, of all arrays that hold −α, 0 and α only, the closest to w."""
-    weights = [*_random_weights(0)[:3], _random_weights(1)[0] ** 3, _random_weights(2).flatten() + 1]
-    weights += [
-        torch.tensor([3.0, -3.0, 3.0]).double(),
-        torch.zeros(5).double(),
-        torch.tensor([1.0, 0.1, -0.1]).double(),
-    ]
-    for w in weights:
-        got = call(function, w)
-        if not isinstance(got, Tensor) or got.shape != w.shape:
-            fail(function, f"expected a tensor of shape {tuple(w.shape)}, got {getattr(got, 'shape', type(got))}")
-        sizes = got.abs()[got != 0]
-        if not got.isfinite().all() or (len(sizes) and sizes.max() > 1.00001 * sizes.min()):
-            fail(function, f"expected the values −α, 0 and α only, got {got.unique()[:5].tolist()}")
-        sums = w.abs().sort(descending=True).values.cumsum(0)  # the k largest kept: α is their mean
-        least = w.square().sum() - (sums.square() / torch.arange(1, len(w) + 1)).max()
-        error = (got - w).square().sum()
-        if error > least + 1e-10 * w.square().sum():
-            above = f"{float(error / least - 1):.2g} of it above the least" if least > 1e-9 else "where 0 is possible"
-            fail(function, f"the squared error is {float(error):.4g}, {above}")
-
-
-@exercise
 def product_error(function: Callable) -> None:
     """`function(errors)` must return the relative error of a product of rounded cores from those of the cores."""
     for errors in [[0.1], [0.1] * 6, [0.0, 0.3, 0.4], [0.05, 0.2, 0.1, 0.4], [0.6] * 6, [0.5] * 40]:

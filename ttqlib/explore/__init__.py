@@ -9,6 +9,7 @@ from .contraction import contraction_orders, orders
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving
 from .equivalent import RecipePoint, recipes, recipes_figure, recipes_text
 from .explorer import Explorer
+from .extreme import ExtremePoint, extreme, extreme_figure, extreme_points, extreme_text
 from .groups import GroupPlan
 from .hidden_states import (
     DamagePoint,
@@ -41,6 +42,7 @@ __all__ = [
     "Choice",
     "DamagePoint",
     "Explorer",
+    "ExtremePoint",
     "FormatPoint",
     "GroupPlan",
     "Machine",
@@ -63,6 +65,10 @@ __all__ = [
     "dense_points",
     "distillation",
     "distillation_figure",
+    "extreme",
+    "extreme_figure",
+    "extreme_points",
+    "extreme_text",
     "formats",
     "layer_work",
     "matrix_formats",

@@ -4,23 +4,26 @@ Figures are closed in pyplot, so that a notebook shows each of them exactly once
 differ by marker and line style as well as by colour.
 """
 
-from .bars import bars, cost_bars, quantized_histogram, shares
+from .bars import bars, bars_beside, cost_bars, quantized_histogram, shares
 from .curves import error_against, lines, trade_off, trade_offs
-from .diagrams import pictures, pipeline, tensor_network
+from .diagrams import layer_links, pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 from .networks import layer_network
-from .points import dots, roofline
+from .points import dots, measured, roofline
 from .stairs import grids, staircase
 
 __all__ = [
     "bars",
+    "bars_beside",
     "cost_bars",
     "dots",
     "error_against",
     "grids",
     "heat_map",
+    "layer_links",
     "layer_network",
     "lines",
+    "measured",
     "pictures",
     "pipeline",
     "quantized_histogram",

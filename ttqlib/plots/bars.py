@@ -48,6 +48,18 @@ def cost_bars(values: Mapping[str, float], x_label: str) -> Figure:
     return figure
 
 
+def bars_beside(panels: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Several quantities of the same things, a panel each: {x label: {label: value}}, with the values at the bars."""
+    labels = list(next(iter(panels.values())))
+    figure, row = side_by_side(len(panels), 3.7 * len(panels), 0.38 * len(labels) + 0.9, sharey=True)
+    for axes, (x_label, values), hatch in zip(row, panels.items(), cycle(HATCHES)):
+        drawn = axes.barh(labels, list(values.values()), 0.65, color=SHADES[0], edgecolor="black", hatch=hatch)
+        axes.bar_label(drawn, [f"{value:,.3g}" for value in values.values()], padding=3)
+        axes.set(xlim=(0, 1.2 * max(values.values())), xlabel=x_label)
+    row[0].invert_yaxis()
+    return figure
+
+
 def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping[str, float]) -> Figure:
     """How the entries of `weights` are spread, the 2^bits levels over them, and beside it what the grid loses.
 

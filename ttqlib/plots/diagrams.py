@@ -77,3 +77,31 @@ def pictures(images: Mapping[str, Tensor]) -> Figure:
         axes.set_title(label, fontsize=9)
         axes.axis("off")
     return figure
+
+
+def layer_links(depth: int, maps: Mapping[str, Mapping[int, int]]) -> Figure:
+    """Which hidden states of a teacher of `depth` layers a student's are matched to, a panel for each map.
+
+    A map is {of the student: of the teacher}, and 0 is what the embeddings give. Both stand from the bottom up.
+    """
+    figure, row = side_by_side(len(maps), 3.3 * len(maps), 0.42 * (depth + 1) + 1.0)
+    for axes, (label, links) in zip(row, maps.items(), strict=True):
+        used = set(links.values())
+        for layer in range(depth + 1):
+            _state(axes, 0, layer, layer, "lightsteelblue" if layer in used else "white")
+        for layer in links:
+            _state(axes, 1, layer, layer, "moccasin")
+        for ours, theirs in links.items():
+            arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 24, "shrinkB": 24}
+            axes.annotate("", (0, theirs), (1, ours), arrowprops=arrow)
+        axes.text(0, depth + 0.75, "teacher", ha="center", weight="bold")
+        axes.text(1, depth + 0.75, "student", ha="center", weight="bold")
+        axes.set_title(label, fontsize=9)
+        axes.set(xlim=(-0.45, 1.45), ylim=(-0.6, depth + 1.2))
+        axes.axis("off")
+    return figure
+
+
+def _state(axes: Axes, x: float, y: float, layer: int, colour: str) -> None:
+    box = {"boxstyle": "round,pad=0.3", "facecolor": colour, "edgecolor": "black"}
+    axes.text(x, y, f"layer {layer}" if layer else "words", ha="center", va="center", bbox=box, fontsize=9)

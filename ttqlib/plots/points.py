@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import cycle
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .style import FILLS, STYLES, one_panel
 
@@ -26,6 +27,24 @@ def dots(rows: Mapping[str, Mapping[str, tuple[float, float | None]]], x_label: 
     axes.set(xlabel=x_label, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def measured(groups: Mapping[str, list], x_label: str, y_label: str, ring: tuple[float, float] | None = None) -> Figure:
+    """Points over how many times smaller they are, {label: [(ratio, value, deviation or None)]}; a ring around one."""
+    figure, axes = one_panel(6.4, 3.8)
+    for (label, points), (marker, _), fill in zip(groups.items(), cycle(STYLES), cycle((FILLS[0], FILLS[4], FILLS[2]))):
+        ratios, values, spread = zip(*points, strict=True)
+        style = {"fmt": marker, "ms": 7, "mfc": fill, "mec": "black", "ecolor": "grey", "capsize": 3}
+        axes.errorbar(ratios, values, [deviation or 0 for deviation in spread], label=label, **style)
+    if ring:
+        axes.plot(*ring, "o", ms=15, color="black", fillstyle="none", mew=2, label="chosen")
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=6, markerscale=0.7)
     return figure
 
 
