@@ -20,6 +20,7 @@ SHORTER = {  # chapter → what its slice does less of: an explorer is tested by
         "select(range(300))": "select(range(100))",
         'splits["validation"]': 'splits["validation"].select(range(80))',
     },
+    "11_teq": {'BITS, GROUPS = (2, 3, 4), (32, "channel")': "BITS, GROUPS = (3,), (32,)"},
 }
 ONLY_TELL = {"print", "display"}  # calls that change nothing
 

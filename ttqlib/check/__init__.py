@@ -7,6 +7,7 @@ write the function passes. One file a subject.
 from . import assignments
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
+from .equivalent import alpha_gradient, awq_scale, best_exponent, scaled_pair
 from .extreme import best_ternary, binary_rows, quantize_tokens, words_rank
 from .layers import tt_layer
 from .models import (
@@ -44,8 +45,11 @@ from .verdict import CheckFailed
 __all__ = [
     "CheckFailed",
     "affine_quantize",
+    "alpha_gradient",
     "assignments",
     "attention_loss",
+    "awq_scale",
+    "best_exponent",
     "best_step",
     "best_ternary",
     "binary_rows",
@@ -68,6 +72,7 @@ __all__ = [
     "rank_for",
     "rest_bits",
     "ride_along",
+    "scaled_pair",
     "smallest_within",
     "standard_errors",
     "step_gradient",

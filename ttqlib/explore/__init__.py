@@ -8,6 +8,7 @@ from .app.builder import PlanApp
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving, this_machine
+from .equivalent import RecipePoint, recipes, recipes_figure, recipes_text
 from .explorer import Explorer
 from .extreme import ExtremePoint, extreme, extreme_figure, extreme_points, extreme_text
 from .groups import GroupPlan
@@ -51,6 +52,7 @@ __all__ = [
     "PlanBuilder",
     "PlanCost",
     "PlanPoint",
+    "RecipePoint",
     "RoundedPoint",
     "Saving",
     "StepPoint",
@@ -82,6 +84,9 @@ __all__ = [
     "plan_text",
     "rank_and_bits",
     "rank_bit_points",
+    "recipes",
+    "recipes_figure",
+    "recipes_text",
     "roofline",
     "roofline_figure",
     "saving",
