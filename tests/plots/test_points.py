@@ -40,3 +40,12 @@ def test_a_roof_is_a_plain_line_and_measured_points_have_markers_and_names():
     assert [text.get_text() for text in axes.texts] == ["1", "1024"]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert legend(figure) == ["the roof", "pair", "addition"]
+
+
+def test_predicted_and_measured_pairs_stand_under_their_labels_beside_the_line_where_they_are_equal():
+    pairs = {"one": [(1.0, 2.0), (10.0, 8.0)], "other": [(3.0, 0.5)]}
+    (axes,) = ttq.plots.agreement(pairs, "predicted", "measured").axes
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [2, 1]
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [0.5, 10.0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"

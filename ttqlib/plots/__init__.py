@@ -4,21 +4,23 @@ Figures are closed in pyplot, so that a notebook shows each of them exactly once
 differ by marker and line style as well as by colour.
 """
 
-from .bars import bars, cost_bars, quantized_histogram, shares
+from .bars import bars, cost_bars, labelled_bars, quantized_histogram, shares
 from .curves import error_against, lines, trade_off, trade_offs
 from .diagrams import pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 from .networks import layer_network
-from .points import dots, roofline
+from .points import agreement, dots, roofline
 from .stairs import grids, staircase
 
 __all__ = [
+    "agreement",
     "bars",
     "cost_bars",
     "dots",
     "error_against",
     "grids",
     "heat_map",
+    "labelled_bars",
     "layer_network",
     "lines",
     "pictures",
