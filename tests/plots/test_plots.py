@@ -320,6 +320,8 @@ SPOKEN = {
         ["Accuracy against times (logarithmic). one bit: 89 at 29; chosen: 89 at 29."],
     ),
     "links": (lambda: ttq.plots.layer_links(2, {"right": {0: 0, 1: 2}}), ["a teacher of 2 layers", "0 to 0, 1 to 2"]),
+    "bars with texts": (lambda: ttq.plots.labelled_bars({"a": 0.5}, ["rank 3"], "nats", 1), ["Nats. a 0.5."]),
+    "predictions": (lambda: ttq.plots.agreement({"one": [(1, 2)]}, "predicted", "measured"), ["one: 2 at 1"]),
     "level bars": (lambda: ttq.plots.cost_bars({"a": 5000, "b": 2}, "FLOPs"), ["FLOPs. a 5,000, b 2."]),
     "shares": (lambda: ttq.plots.shares({"A": {"x": 0.3, "y": 0.7}}, "share"), ["x: A 0.3; y: A 0.7"]),
     "dots": (

@@ -54,3 +54,12 @@ def test_measured_points_show_their_groups_and_a_ring_where_there_is_one():
     assert [*ring.get_xdata(), *ring.get_ydata()] == [27.0, 86.0]
     (axes,) = ttq.plots.measured(groups, "smaller", "right").axes
     assert "chosen" not in [line.get_label() for line in axes.get_lines()]
+
+
+def test_predicted_and_measured_pairs_stand_under_their_labels_beside_the_line_where_they_are_equal():
+    pairs = {"one": [(1.0, 2.0), (10.0, 8.0)], "other": [(3.0, 0.5)]}
+    (axes,) = ttq.plots.agreement(pairs, "predicted", "measured").axes
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [2, 1]
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [0.5, 10.0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"

@@ -5,6 +5,7 @@ write the function passes. One file a subject.
 """
 
 from . import assignments
+from .allocation import fewest_bytes, lower_hull, predicted_kl, training_costs
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
 from .equivalent import alpha_gradient, awq_scale, best_exponent, scaled_pair
@@ -60,13 +61,16 @@ __all__ = [
     "digits",
     "embedding_row",
     "even_map",
+    "fewest_bytes",
     "fitting_plan",
     "interleave",
     "largest_rank",
     "learned_step",
+    "lower_hull",
     "mean_pool",
     "pack_bits",
     "pareto",
+    "predicted_kl",
     "product_error",
     "quantize_tokens",
     "rank_for",
@@ -77,6 +81,7 @@ __all__ = [
     "standard_errors",
     "step_gradient",
     "stored_bytes",
+    "training_costs",
     "tt_add",
     "tt_entry",
     "tt_forward",

@@ -5,6 +5,7 @@ What a control changes is computed by a plain function, usable and tested withou
 
 from ..plans.groups import GROUPS, Choice, plan_by_groups
 from .app.builder import PlanApp
+from .budgets import BudgetPoint, budget, budget_figure, budget_point, budget_text, choice_in_words, short_name
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
 from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving, this_machine
@@ -40,6 +41,7 @@ from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [
     "GROUPS",
+    "BudgetPoint",
     "Choice",
     "DamagePoint",
     "Explorer",
@@ -60,6 +62,11 @@ __all__ = [
     "StudentPoint",
     "TTPoint",
     "Work",
+    "budget",
+    "budget_figure",
+    "budget_point",
+    "budget_text",
+    "choice_in_words",
     "chosen_by",
     "contraction_orders",
     "damage",
@@ -90,6 +97,7 @@ __all__ = [
     "roofline",
     "roofline_figure",
     "saving",
+    "short_name",
     "skeleton",
     "step_point",
     "steps",

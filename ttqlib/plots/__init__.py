@@ -4,15 +4,16 @@ Figures are closed in pyplot, so that a notebook shows each of them exactly once
 differ by marker and line style as well as by colour.
 """
 
-from .bars import bars, bars_beside, cost_bars, quantized_histogram, shares
+from .bars import bars, bars_beside, cost_bars, labelled_bars, quantized_histogram, shares
 from .curves import error_against, lines, trade_off, trade_offs
 from .diagrams import layer_links, pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 from .networks import layer_network
-from .points import dots, measured, roofline
+from .points import agreement, dots, measured, roofline
 from .stairs import grids, staircase
 
 __all__ = [
+    "agreement",
     "bars",
     "bars_beside",
     "cost_bars",
@@ -21,6 +22,7 @@ __all__ = [
     "grids",
     "heat_map",
     "layer_links",
+    "labelled_bars",
     "layer_network",
     "lines",
     "measured",

@@ -61,6 +61,17 @@ def bars_beside(panels: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
+def labelled_bars(values: Mapping[str, float], texts: Sequence[str], x_label: str, most: float) -> Figure:
+    """One horizontal bar a label on a scale from 0 to beyond `most`, with a text of its own at its end."""
+    figure, axes = one_panel(6.8, 0.22 * len(values) + 0.8)
+    drawn = axes.barh(list(values), list(values.values()), 0.7, color="lightsteelblue", edgecolor="black")
+    axes.bar_label(drawn, texts, padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.25 * most), xlabel=x_label)
+    axes.tick_params("y", labelsize=8)
+    axes.invert_yaxis()
+    return figure
+
+
 def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping[str, float]) -> Figure:
     """How the entries of `weights` are spread, the 2^bits levels over them, and beside it what the grid loses.
 

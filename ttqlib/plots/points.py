@@ -1,6 +1,6 @@
 """Points: measured ones on lines with names, and under a roof."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from matplotlib.figure import Figure
@@ -45,6 +45,20 @@ def measured(groups: Mapping[str, list], x_label: str, y_label: str, ring: tuple
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=6, markerscale=0.7)
+    return figure
+
+
+def agreement(points: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> Figure:
+    """Pairs (predicted, measured) under their labels, on logarithmic axes; the line is where both are equal."""
+    figure, axes = one_panel(5.4, 4.0)
+    for (label, pairs), (marker, _), fill in zip(points.items(), cycle(STYLES), cycle(FILLS[:5])):
+        axes.scatter(*zip(*pairs), marker=marker, facecolors=fill, edgecolors="black", s=36, label=label, zorder=2)
+    both = [value for pairs in points.values() for pair in pairs for value in pair]
+    ends = [min(both), max(both)]
+    axes.plot(ends, ends, color="grey", linestyle="--", label="equal", zorder=1)
+    axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=min(4, len(points) + 1))
     return figure
 
 
