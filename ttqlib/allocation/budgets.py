@@ -131,6 +131,8 @@ def _fitted(
         if most < weight <= budget:
             best, most = config, weight
         room += budget - weight
+        if weight > budget:  # and not the same plan again, where it left some room unused
+            room = min(room, sum(one.bytes for one in chosen.values()) - 1)
     if best is None:
         raise ValueError(
             f"no plan was found within budget_bytes={budget:,}, so near to the smallest one: give a little more"

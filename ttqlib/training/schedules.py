@@ -199,7 +199,7 @@ class SingleStage(AllLayers):
     """XTC's distillation: `AllLayers` with mean squares of hidden states and attention scores, and the logits.
 
     XTC is four lines, here with 1-bit weights, scales by row, and 8-bit activations by token; `given` holds the teacher
-    and the data:
+    and the data::
 
         student = ttq.reduce_layers(teacher, keep)
         ttq.compress_(student, ttq.plan(student, bits=1, rest=8, activations=ttq.DynamicActivation(8)))
