@@ -40,6 +40,7 @@ from transformers.utils import logging
 import ttqlib as ttq
 from ttqlib.allocation.budgets import RULES
 from ttqlib.allocation.choices import KINDS
+from ttqlib.surgery.calibration import placed
 
 CALIBRATION = 512  # training rows that losses are measured on, and that ranks are spent by
 SPREAD = (1.0, 0.72, 0.52)  # of the ratios of --predict: bytes within a factor of two
@@ -128,7 +129,8 @@ class Spending:
         """KL(model ‖ other) of all logits, summed as the prediction does it, on rows that nothing was fitted to."""
         rows = self.data.encoded[self.scored[0]]
         batches = DataLoader(first(rows, CALIBRATION), batch_size=64, collate_fn=self.data.collate)
-        pairs = ((model.eval()(**batch), other.eval()(**batch), batch["attention_mask"].bool()) for batch in batches)
+        here = (placed(batch, model) for batch in batches)
+        pairs = ((model.eval()(**batch), other.eval()(**batch), batch["attention_mask"].bool()) for batch in here)
         return float(np.mean([_divergence(*pair) for pair in pairs]))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,15 +60,26 @@ def key(row: dict) -> str:
     return json.dumps({field: row[field] for field in KEY} | {"settings": said, "plan": layers}, sort_keys=True)
 
 
-def record(path: Path, row: dict, seconds: float, data: str | None = None, data_sha256: str | None = None) -> None:
+def record(
+    path: Path,
+    row: dict,
+    seconds: float,
+    data: str | None = None,
+    data_sha256: str | None = None,
+    made: Mapping | None = None,
+) -> None:
     """Add `row` to a file, or put it in the place of the one with the same key, and say where it came from.
+
+    `made`, an earlier `origin()`: where and with what the model was made, if not here and now.
 
     Raises:
         ValueError: a field is missing or unknown.
     """
     if set(row) != set(MEASURED):
         raise ValueError(f"a row needs exactly the fields {MEASURED}, got {tuple(row)}")
-    row = {**row, **_origin(), "seconds": round(seconds, 1), "data": data, "data_sha256": data_sha256}
+    script = Path(sys.argv[0])
+    command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
+    row = {**row, "command": command, **(made or origin()), "seconds": round(seconds, 1), "data": data, "data_sha256": data_sha256}
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = read(path)
@@ -106,13 +118,12 @@ def fingerprint(splits: Mapping) -> str:
     return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
-def _origin() -> dict:
-    script = Path(sys.argv[0])
+def origin() -> dict:
+    """The code, the packages and the machine of this process, as a row tells them."""
     return {
-        "command": shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        "machine": f"{_processor()}, {_cores()} cores",
+        "machine": f"{_processor()}, {_cores()} cores{_accelerator()}",
     }
 
 
@@ -140,3 +151,7 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _accelerator() -> str:
+    return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

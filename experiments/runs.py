@@ -24,7 +24,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
-from results import add_options, fingerprint, place, record, row_of
+from results import add_options, fingerprint, origin, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
 from transformers.trainer_callback import TrainerState
@@ -196,7 +196,8 @@ def main(study: type[Study], arguments: Sequence[str] | None = None) -> None:
 def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedModel, dict]:
     """The model of a run, trained where that has not been done, as `from_pretrained` reads it; and its report.
 
-    The report holds `seconds`, `stored_bytes`, the `settings`, and the metrics of each split under its name.
+    The report holds `seconds`, `stored_bytes`, the `settings`, `made` (the `origin` of the code that trained it), and
+    the metrics of each split under its name.
     """
     folder = _folder(study, settings, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +228,8 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
     seconds = time.perf_counter() - began
     if is_first_process():
         size = study.stored_bytes(settings, model, folder / MODEL)
-        _replace(folder / REPORT, {"seconds": seconds, "stored_bytes": size, "settings": settings.said()})
+        report = {"seconds": seconds, "stored_bytes": size, "settings": settings.said(), "made": origin()}
+        _replace(folder / REPORT, report)
     PartialState(cpu=ARGUMENTS["use_cpu"]).wait_for_everyone()  # all processes read it
 
 
@@ -272,7 +274,7 @@ def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequenc
         figures = {metric: [report[split][metric] for report in reports] for metric in reports[0][split]}
         row = row_of(figures, settings.rank, settings.bits, options.seeds, *sizes, plan and plan.to_dict())
         row |= {"task": settings.task, "split": split, "method": settings.method, "settings": settings.said()}
-        record(path, row, seconds, settings.task, digest)
+        record(path, row, seconds, settings.task, digest, reports[0].get("made"))
         for metric, found in row["metrics"].items():
             spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
             print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")

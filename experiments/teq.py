@@ -44,6 +44,7 @@ from transformers.hf_argparser import HfArg
 import ttqlib as ttq
 
 BITS = (2, 3, 4, 5, 8, 32)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TEXTS = ("manual", "docstrings")
 STAGES: Mapping[str, Callable] = {  # in their order, each with (model, batches, settings, seed); "rtn" is always there
     "teq": lambda model, *_: model,  # done already: its scales lie in the model that the run starts from
@@ -148,7 +149,7 @@ def drawn(settings: Compression, seed: int) -> list[dict[str, Tensor]]:
     """The windows that a run is calibrated on, in batches."""
     train = windows(settings.task).train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    return [{"input_ids": ids} for ids in train[order[: settings.rows]].split(settings.batch_size)]
+    return [{"input_ids": ids.to(DEVICE)} for ids in train[order[: settings.rows]].split(settings.batch_size)]
 
 
 def plan(model: nn.Module, settings: Compression) -> ttq.TTQConfig:
@@ -177,7 +178,7 @@ class Teq(Study):
 
     def new(self, settings: Compression, start) -> nn.Module:
         """`runs.main` sets torch's seed before it calls, which is that of the run."""
-        seed, model = torch.initial_seed(), copy.deepcopy(start) or ttq.pretrained_smollm2()
+        seed, model = torch.initial_seed(), (copy.deepcopy(start) or ttq.pretrained_smollm2()).to(DEVICE)
         if settings.folded:
             return ttq.equivalent_(model, ttq.equivalent_groups(model), plan(model, settings))
         if settings.recipe in PEERS:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ..inventory.kinds import expert_weights, is_embedding, row_scale
 from ..progress import bar
 from ..quantizers.fake_quantization import widen
-from ..surgery.calibration import eval_mode
+from ..surgery.calibration import eval_mode, placed
 
 PROBES = 256  # rows of a sketch: its traces are off by a few percent, and alike for all candidates of a layer
 
@@ -46,10 +46,10 @@ class Signs:
         """±1 in the shape of `tensor`, never the same."""
         return self._draw(*tensor.shape).to(tensor)
 
-    def sketch(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Two independent (PROBES, rows), ± 1/√PROBES."""
+    def sketch(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Two independent (PROBES, rows), ± 1/√PROBES, where `like` is."""
         if rows not in self.drawn:
-            self.drawn[rows] = tuple(self._draw(PROBES, rows) * PROBES**-0.5 for _ in range(2))
+            self.drawn[rows] = tuple((self._draw(PROBES, rows) * PROBES**-0.5).to(like) for _ in range(2))
         return self.drawn[rows]
 
     def _draw(self, *shape: int) -> Tensor:
@@ -72,8 +72,8 @@ class LinearUse:
 
     def add(self, x: Tensor, g: Tensor, sentences: int, signs: Signs) -> None:
         """Rows x (N, in) and the gradients at what the layer made of them, g (N, out), sentence by sentence."""
-        one, other = signs.sketch(len(x))
-        self.sums = self.sums + signs.sketch(sentences)[0] @ g.unflatten(0, (sentences, -1)).sum(1)
+        one, other = signs.sketch(len(x), g)
+        self.sums = self.sums + signs.sketch(sentences, g)[0] @ g.unflatten(0, (sentences, -1)).sum(1)
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)  # |g|, (N, 1)
         self.gradients = self.gradients + one @ g
         self.inputs = self.inputs + other @ (size * x)
@@ -110,23 +110,23 @@ class TableUse:
     def add(self, ids: Tensor, g: Tensor, sentences: int, signs: Signs) -> None:
         """Ids (N) and the gradients at their rows, g (N, width), sentence by sentence."""
         summed = g.unflatten(0, (sentences, -1)).sum(1)
-        self.gradients = self.gradients + signs.sketch(len(ids))[0] @ g * self.scale
-        self.sums = self.sums + signs.sketch(sentences)[0] @ summed * self.scale
+        self.gradients = self.gradients + signs.sketch(len(ids), g)[0] @ g * self.scale
+        self.sums = self.sums + signs.sketch(sentences, g)[0] @ summed * self.scale
         distinct, inverse = ids.unique(return_inverse=True)
-        powers = torch.zeros(len(distinct)).index_add_(0, inverse, g.square().sum(1))
+        powers = g.new_zeros(len(distinct)).index_add_(0, inverse, g.square().sum(1))
         for number, power in zip(distinct.tolist(), powers.tolist()):
             self.powers[number] = self.powers.get(number, 0.0) + power
 
     @property
     def ids(self) -> Tensor:
         """Those that were looked up, (ids)."""
-        return torch.tensor(sorted(self.powers))
+        return torch.tensor(sorted(self.powers), device=getattr(self.gradients, "device", None))
 
     def felt(self, factors: Sequence[Tensor], shift: None = None) -> tuple[Tensor, Tensor]:
         """√A (E − ē) Pᵀ, (ids, PROBES), of the rows E of those ids, the product of `factors`, and S ē, (PROBES)."""
         first, *others = factors
         first = first[self.ids] if self.whole else first  # (ids, …)
-        powers = torch.tensor([self.powers[number] for number in sorted(self.powers)])
+        powers = torch.tensor([self.powers[number] for number in sorted(self.powers)]).to(first)
         shares = (powers / powers.sum().clamp_min(1e-30))[:, None]
         mean = (shares * first).sum(0)
         apart = _product(shares.sqrt() * (first - mean), [*others, self.gradients.T])
@@ -182,7 +182,7 @@ def uses(
         for batch, size in zip(bar(batches, desc="sensitivity", unit="batch"), sizes):
             signs.drawn.clear()
             with _watching(called, found, signs):
-                roots = _roots(model, batch, signs, (size / sum(sizes)) ** 0.5)
+                roots = _roots(model, placed(batch, model), signs, (size / sum(sizes)) ** 0.5)
                 torch.autograd.backward([torch.sum(root) for root in roots])
             for name, weight, parameter in own:
                 found[name].add(weight, parameter)
@@ -202,7 +202,7 @@ def _called(model: nn.Module, layers: Mapping[str, nn.Module], batch: Mapping[st
             if not any(True for _ in expert_weights(layer)):
                 hook = layer.register_forward_hook(lambda *_, name=name: seen.add(name))
                 hooks.callback(hook.remove)
-        model(**batch)
+        model(**placed(batch, model))
     return seen
 
 

@@ -186,7 +186,7 @@ class TableVersions:
         layer = TTMEmbedding.from_embedding(self.table, rank).float()
         cores = [core.detach().clone() for core in layer.cores]
         cores = turned(cores) if self.rotated else cores
-        rows = torch.arange(layer.num_embeddings)[self.ids]
+        rows = torch.arange(layer.num_embeddings, device=self.table.weight.device)[self.ids]
         for recipe in recipes:
             layer.set_cores([quantized(core, recipe) for core in cores])
             yield Version((layer.rows(rows).detach(),))

@@ -25,7 +25,7 @@ from ..quantizers.fake_quantization import TINY
 from ..quantizers.parametrizing import latent_weights, quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
 from ..tensors.tensor_train import at_least_float32
-from .calibration import Sums, eval_mode
+from .calibration import Sums, eval_mode, placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def blocks(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], desc
         ValueError: no batches; or the model is not one stack of layers.
     """
     stack, name = one_stack(model)
-    batches = list(batches)
+    batches = [placed(batch, model) for batch in batches]
     if not batches:
         raise ValueError("calibration needs batches of the model's keyword arguments, got none")
     masks = [_real(batch) for batch in batches]

@@ -214,6 +214,7 @@ def output_moments(
             layer = model.get_submodule(name)
             hooks.callback(layer.register_forward_hook(partial(watch, moments), with_kwargs=True).remove)
         for batch in bar(batches, desc="calibration", unit="batch"):
+            batch = placed(batch, model)
             mask = batch.get("attention_mask")
             opened[:] = [Stack(getattr(mask, "shape", None), mask)]  # of a model that names its inputs otherwise
             model(**batch)
@@ -223,6 +224,12 @@ def output_moments(
             "or, where a model reads that weight and calls no layer, leave it out of the plan"
         )
     return found
+
+
+def placed(batch: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A batch with its tensors on the device of the model, as loaders do not make it."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 @contextmanager

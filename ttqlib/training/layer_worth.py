@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..inventory.stacks import one_stack
 from ..progress import bar
 from ..quantizers.fake_quantization import widen
-from ..surgery.calibration import eval_mode
+from ..surgery.calibration import eval_mode, placed
 from .matching import MatchLogits
 from .observation import Observation, observe
 
@@ -58,7 +58,7 @@ def layer_similarity(model: PreTrainedModel, batches: Batches) -> dict[int, floa
         count[place] += cosines.numel()
 
     with eval_mode(model):
-        for batch in bar(_some(batches), desc="layer_similarity", unit="batch"):
+        for batch in bar(_some(batches, model), desc="layer_similarity", unit="batch"):
             mask = batch.get("attention_mask")
             hooks = [
                 layer.register_forward_hook(partial(add, place, mask), with_kwargs=True)
@@ -93,7 +93,7 @@ def layer_costs(model: PreTrainedModel, batches: Batches, by: str = "logits") ->
         raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
     layers, _ = one_stack(model)
     worse = _more_loss if by == "loss" else _divergence(model)
-    costs, batches = dict.fromkeys(range(len(layers)), 0.0), _some(batches)
+    costs, batches = dict.fromkeys(range(len(layers)), 0.0), _some(batches, model)
     sentences = [len(next(iter(batch.values()))) for batch in batches]
     with eval_mode(model):
         for batch, share in zip(bar(batches, desc="layer_costs", unit="batch"), sentences):
@@ -124,11 +124,11 @@ def _more_loss(less: Observation, whole: Observation) -> float:
     return float(less.loss - whole.loss)
 
 
-def _some(batches: Batches) -> list[Mapping[str, Tensor]]:
+def _some(batches: Batches, model: nn.Module) -> list[Mapping[str, Tensor]]:
     batches = [batches] if isinstance(batches, Mapping) else list(batches)
     if not batches:
         raise ValueError("batches is empty: give some of the inputs that the model is for")
-    return batches
+    return [placed(batch, model) for batch in batches]
 
 
 def _give_back(layer: nn.Module, args: tuple, options: dict, output):
