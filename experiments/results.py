@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +78,8 @@ def record(
         raise ValueError(f"a row needs exactly the fields {MEASURED}, got {tuple(row)}")
     script = Path(sys.argv[0])
     command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
-    row = {**row, "command": command, **(made or origin()), "seconds": round(seconds, 1), "data": data, "data_sha256": data_sha256}
+    row = {**row, "command": command, **(made or origin()), "seconds": round(seconds, 1)}
+    row |= {"data": data, "data_sha256": data_sha256}
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = read(path)
@@ -154,4 +154,5 @@ def _processor() -> str:
 
 
 def _accelerator() -> str:
-    return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    torch = sys.modules.get("torch")  # a process that only reads rows does without it, and then has trained nothing
+    return f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
