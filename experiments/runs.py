@@ -196,8 +196,7 @@ def main(study: type[Study], arguments: Sequence[str] | None = None) -> None:
 def finished(study: Study, settings: Settings, seed: int) -> tuple[PreTrainedModel, dict]:
     """The model of a run, trained where that has not been done, as `from_pretrained` reads it; and its report.
 
-    The report holds `seconds`, `stored_bytes`, the `settings`, `made` (the `origin` of the code that trained it), and
-    the metrics of each split under its name.
+    The report holds `seconds`, `stored_bytes`, `settings`, `made` (where: `origin`), and each split's metrics.
     """
     folder = _folder(study, settings, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,9 +226,8 @@ def _train(study: Study, settings: Settings, seed: int, folder: Path, start: Pre
         study.trainer(settings, model, start, arguments).train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - began
     if is_first_process():
-        size = study.stored_bytes(settings, model, folder / MODEL)
-        report = {"seconds": seconds, "stored_bytes": size, "settings": settings.said(), "made": origin()}
-        _replace(folder / REPORT, report)
+        told = {"seconds": seconds, "settings": settings.said(), "made": origin()}
+        _replace(folder / REPORT, told | {"stored_bytes": study.stored_bytes(settings, model, folder / MODEL)})
     PartialState(cpu=ARGUMENTS["use_cpu"]).wait_for_everyone()  # all processes read it
 
 
