@@ -324,10 +324,10 @@ def _plain(text: str) -> str:
     return " ".join(html.unescape(text.replace("<br>", " ")).split())
 
 
-def barriers(page: Page) -> list[str]:
-    """What axe-core finds in the explorer that somebody with a screen reader, or no mouse, would stumble over."""
+def barriers(page: Page, part: str = ".ttq-explorer") -> list[str]:
+    """What axe-core finds in a part that somebody with a screen reader, or no mouse, would stumble over."""
     options = {"preload": False}  # it would fetch the page's stylesheets once more
-    found = Axe().run(page, context=".ttq-explorer", options=options).response["violations"]
+    found = Axe().run(page, context=part, options=options).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     return [f"{one['impact']}: {one['id']}, as in {one['nodes'][0]['html'][:150]}" for one in serious]
 
