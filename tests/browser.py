@@ -163,14 +163,21 @@ def running(
 def wait_until_served(address: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return  # it answers
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if answers(address):
+            return
+        time.sleep(0.2)
     raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
+
+
+def answers(address: str) -> bool:
+    """Whether a server answers there, be it with a refusal."""
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class PlanApp(widgets.VBox):
 
         self.asking = widgets.VBox(
             [_heading("Measured plans", HINTS["ask"]), self.metric, self.points, row("within"), self.budget]
-            + [row("fits", "nearest"), self.presets, self.picture, widgets.HTML(pages.marks())]
+            + [row("fits", "nearest"), self.presets, widgets.HTML(pages.marks()), self.picture]
         )
         one = [
             *(_heading("Model", HINTS["model"]), self.model, self.own_row, self.message),
