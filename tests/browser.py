@@ -163,14 +163,21 @@ def running(
 def wait_until_served(address: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return  # it answers
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if answers(address):
+            return
+        time.sleep(0.2)
     raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
+
+
+def answers(address: str) -> bool:
+    """Whether a server answers there, be it with a refusal."""
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @contextmanager
@@ -324,10 +331,10 @@ def _plain(text: str) -> str:
     return " ".join(html.unescape(text.replace("<br>", " ")).split())
 
 
-def barriers(page: Page) -> list[str]:
-    """What axe-core finds in the explorer that somebody with a screen reader, or no mouse, would stumble over."""
+def barriers(page: Page, part: str = ".ttq-explorer") -> list[str]:
+    """What axe-core finds in a part that somebody with a screen reader, or no mouse, would stumble over."""
     options = {"preload": False}  # it would fetch the page's stylesheets once more
-    found = Axe().run(page, context=".ttq-explorer", options=options).response["violations"]
+    found = Axe().run(page, context=part, options=options).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     return [f"{one['impact']}: {one['id']}, as in {one['nodes'][0]['html'][:150]}" for one in serious]
 

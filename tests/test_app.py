@@ -134,7 +134,7 @@ def check_widths(page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_timeout(300)
         assert not browser.too_wide(page), width
-        page.screenshot(path=str(browser.SHOTS / f"{name}-{width}.png"), full_page=True)
+        browser.explorers(page).screenshot(path=str(browser.SHOTS / f"{name}-{width}.png"))  # all of it
 
 
 @pytest.mark.matrix

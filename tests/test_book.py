@@ -18,6 +18,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tests.browser import SHOTS, barriers
 from tests.chapters import CHAPTERS, ROOT
 
 BUILD = ROOT / "docs" / "book" / "build.py"
@@ -143,6 +144,22 @@ def test_the_book_is_searched_read_in_the_dark_and_used_without_a_mouse(page, se
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), width
     assert page.errors == []
+
+
+READ = ["index", *(f"notebooks/{name}" for name in ("00_start_here", "04_quantization", "12_choose_rank_and_bits"))]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_nobody_stumbles_over_the_first_page_or_a_chapter(page, served, name):
+    page.goto(f"{served}/{name}.html")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (1400, 900, 400):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(300)
+            page.screenshot(path=str(SHOTS / f"book-{Path(name).name}-{scheme}-{width}.png"))
+        assert barriers(page, "body") == [], scheme
 
 
 # -------------------------------------------------------------------------------------------- what a checker must see

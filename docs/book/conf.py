@@ -48,5 +48,14 @@ def plain(app, what, name, object, options, lines: list[str]) -> None:
             lines[number] = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", lines[number])
 
 
+def reachable(app, exception) -> None:
+    """What the theme leaves out: levels of the sidebar's headings, and keys that scroll what is wider than the page."""
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        text = text.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
+        page.write_text(re.sub(r"<pre(?=>)", '<pre tabindex="0"', text), encoding="utf-8")
+
+
 def setup(app) -> None:
     app.connect("autodoc-process-docstring", plain)
+    app.connect("build-finished", reachable)

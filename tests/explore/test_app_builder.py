@@ -14,6 +14,7 @@ from ttqlib.explore.app.builder import OWN
 from ttqlib.explore.app.sheet import Sheet
 
 TOY = Machine(flops=100e9, bytes=10e9)
+EXAMPLE = ROOT / "data" / "small_teacher"  # a trained model with its tokenizer that every checkout has
 MOVE = 0.1  # seconds of CPU that 95 of 100 moves stay below
 
 
@@ -23,7 +24,9 @@ def new(**more) -> PlanApp:
 
 @pytest.fixture(scope="module")
 def app():
-    return new()
+    made = new()
+    assert made.own.value == str(EXAMPLE)
+    return made
 
 
 @pytest.fixture
@@ -146,17 +149,41 @@ def test_the_other_metric_has_a_picture_of_its_own(fresh):
     assert fresh.picture.name == "slot F1"
 
 
-def test_a_budget_is_filled_where_somebody_can():
-    asked = []
+def test_a_budget_is_filled_for_a_model_with_weights(fresh):
+    fresh.model.value = OWN
+    assert "this page shows: ATIS transformer" in fresh.message.value
+    fresh.own.value = str(EXAMPLE)
+    fresh.open_own.click()
+    filling, start = fresh.filling, fresh.plan
+    assert filling.budget.label.endswith("24× smaller")
+    filling.button.click()
+    stored, budget = fresh.scales.cost(fresh.plan).stored_bytes, filling.budget.value
+    assert fresh.message.value == "" and 0.95 * budget < stored <= budget
+    assert "predicted to lose" in filling.note.value and fresh.plan != start
+    filled = fresh.plan
+    filling.budget.value = filling.budget.options[0][1]
+    filling.button.click()
+    assert "budget_bytes may be from" in fresh.message.value and fresh.plan == filled  # too little: nothing is lost
+    fresh.buttons["undo"].click()
+    assert fresh.plan == start
 
-    def allocate(model, budget_bytes):
-        asked.append(budget_bytes)
-        return ttq.plan(model, rank=8, bits=2, rest=8)
 
-    app = new(allocate=allocate)
-    app.budget.value = 200
-    app.buttons["fill"].click()
-    assert asked == [200_000] and app.plan == ttq.plan(app.scales.model, rank=8, bits=2, rest=8)
+def test_a_shape_is_not_filled(fresh):
+    before = fresh.plan
+    fresh.filling.button.click()
+    assert "only the shape is here" in fresh.message.value and fresh.plan == before and fresh.filling.note.value == ""
+
+
+def test_a_change_of_model_is_undone_too(fresh):
+    fresh.buttons["beside"].click()
+    sheet, shown = fresh.history.now, (fresh.readout.value, fresh.bars.value, fresh.compared.value)
+    fresh.model.value = "bert-base"
+    other = fresh.readout.value
+    fresh.buttons["undo"].click()
+    assert fresh.history.now == sheet and (fresh.readout.value, fresh.bars.value, fresh.compared.value) == shown
+    assert fresh.model.value == "atis" and fresh.picture.points and fresh.filling.source.key == "atis"
+    fresh.buttons["redo"].click()
+    assert fresh.model.value == "bert-base" and fresh.readout.value == other and not fresh.picture.points
 
 
 def moves(app):

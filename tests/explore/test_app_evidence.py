@@ -123,7 +123,7 @@ def test_a_point_of_the_picture_says_all_that_the_table_says(slots):
     assert {point["trial"] for point in points} == {True, False}
     row, point = next((row, point) for row, point in zip(slots.rows, points) if row is slots.smallest_within(1))
     assert point["told"] == (
-        "svd-qat, rank 19, 2 bits: 256.5 kB, 234× smaller, slot F1 95.4 % on validation, 93.2 % on test, 3 seeds"
+        "low rank, rank 19, 2 bits: 256.5 kB, 234× smaller, slot F1 95.4 % on validation, 93.2 % on test, 3 seeds"
     )
     assert (
         point["cells"][:7] == ["256.5 kB", "234×", "95.4", "-0.4", "93.2", "+0.2", "3"]

@@ -267,7 +267,7 @@ def test_no_search_for_garbage_delays_a_redraw():
             raise ValueError("too large")
         return ttq.plots.lines({"a": {1: 1, 2: 2}}, "x", "y"), ""
 
-    explorer = ttq.explore.Explorer({"size": widgets.IntSlider(0, 0, 2)}, draw)
+    explorer = ttq.explore.Explorer({"size": widgets.IntSlider(0, 0, 2)}, draw, hint="Try 2.")
     explorer.controls["size"].value = 1
     assert gc.isenabled()
     with pytest.raises(ValueError, match="too large"):

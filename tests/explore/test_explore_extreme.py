@@ -71,8 +71,9 @@ def explorer():
 def test_it_starts_where_it_was_told():
     fresh = ttq.explore.extreme(POINTS, layers=3, bits=32, steps=0)
     assert fresh.values == {"layers": 3, "bits": 32, "steps": 0}
-    options = {name: tuple(control.options) for name, control in fresh.controls.items()}
+    options = {name: tuple(value for _, value in control.options) for name, control in fresh.controls.items()}
     assert options == {"layers": (2, 3), "bits": (1, 2, 32), "steps": (0, 20, 80)}
+    assert fresh.controls["bits"].label == "32 bits" and fresh.controls["layers"].label == "3 layers"
     assert all(control.description and not control.continuous_update for control in fresh.controls.values())
 
 

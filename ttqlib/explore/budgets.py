@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from .. import plots
 from ..allocation.budgets import Allocation
 from ..allocation.candidates import Candidates
 from ..plans.configs import LayerPlan
-from .explorer import Explorer
+from .explorer import Explorer, stops
+
+HINT = (
+    "Drag the budget down from its largest value: expect the words to give up most bytes first, and the loss to grow "
+    "slowly, then fast."
+)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,12 @@ def budget(points: Mapping[int, BudgetPoint], chosen: int) -> Explorer:
     if chosen not in points:
         raise ValueError(f"chosen must be one of {', '.join(map(str, sorted(points)))}, got {chosen}")
     options = [(f"{size / 1000:.0f} kB", size) for size in sorted(points)]
-    slider = widgets.SelectionSlider(options=options, value=chosen, description="budget", continuous_update=False)
+    slider = stops("budget on disk", options, chosen)
 
     def draw(budget: int) -> tuple[Figure, str]:
         return budget_figure(points, budget), budget_text(points, budget)
 
-    return Explorer({"budget": slider}, draw)
+    return Explorer({"budget": slider}, draw, hint=HINT)
 
 
 def budget_text(points: Mapping[int, BudgetPoint], chosen: int) -> str:

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from .. import plots
-from .explorer import Explorer
+from .explorer import Explorer, stops
 
 Key = tuple[int, int | str, str]  # bits, group, recipe
+LABELS = {"bits": "bits of each weight", "group": "weights that share a scale", "recipe": "recipe"}
+HINT = (
+    "Stay at 3 bits and groups of 64, and go through the recipes: expect those that look at a layer's inputs to be "
+    "better at the same bits. Not every combination was tried."
+)
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,13 @@ def recipes(points: Mapping[Key, RecipePoint], bits: int, group: int | str, reci
         options = list(dict.fromkeys(key[place] for key in points))
         if value not in options:
             raise ValueError(f"{name} must be one of those measured, {options}, got {value!r}")
-        texts = [(str(option), option) for option in options]
-        slider = {"options": texts, "value": value, "description": name, "continuous_update": False}
-        controls[name] = widgets.SelectionSlider(**slider)
+        controls[name] = stops(LABELS[name], [(_texts(name, option), option) for option in options], value)
 
     def draw(bits: int, group: int | str, recipe: str) -> tuple[Figure, str]:
         chosen = bits, group, recipe
         return recipes_figure(points, chosen), "<br>".join(recipes_text(points, chosen))
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=HINT)
 
 
 def recipes_text(points: Mapping[Key, RecipePoint], chosen: Key) -> list[str]:
@@ -77,5 +79,13 @@ def recipes_figure(points: Mapping[Key, RecipePoint], chosen: Key) -> Figure:
 
 
 def _said(key: Key) -> str:
-    bits, group, recipe = key
-    return f"{bits} bits, {'whole rows' if group == 'channel' else f'groups of {group}'}, {recipe}"
+    return ", ".join(_texts(name, value) for name, value in zip(LABELS, key))
+
+
+def _texts(name: str, value: int | str) -> str:
+    """A value with its unit."""
+    if name == "bits":
+        return f"{value} bit{'s' * (value > 1)}"
+    if name == "group":
+        return "whole rows" if value == "channel" else f"groups of {value}"
+    return value

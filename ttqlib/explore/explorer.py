@@ -28,7 +28,8 @@ class Explorer(widgets.VBox):
         controls: Mapping[str, widgets.Widget],
         draw: Callable[..., tuple[Figure, str]],
         rows: Sequence[Sequence[str]] | None = None,
-        hint: str = "",
+        *,
+        hint: str,
         photograph: bool = False,
     ):
         rows = [[name] for name in controls] if rows is None else rows
@@ -36,6 +37,7 @@ class Explorer(widgets.VBox):
         self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
         self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
         self.hint, self.reset = widgets.HTML(hint), widgets.Button(description=RESET)
+        self.reset.layout = widgets.Layout(align_self="flex-start")
         wrapped = widgets.Layout(flex_flow="row wrap")
         above = [widgets.Box([controls[name] for name in row], layout=wrapped) for row in rows]
         super().__init__([*above, self.picture, self.readout, self.hint, self.reset, Dress()])

@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from .. import plots
-from .explorer import Explorer
+from .explorer import Explorer, stops
 
 Key = tuple[int, int, int]  # layers, bits, steps
+LABELS = {"layers": "layers kept", "bits": "bits of each weight", "steps": "steps of training"}
+HINT = (
+    "Try 1 bit after 0 steps, then after more: expect training to give back much of what rounding took. Not every "
+    "combination was tried; the last line names what is no larger and no worse."
+)
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,13 @@ def extreme(points: Mapping[Key, ExtremePoint], layers: int, bits: int, steps: i
         options = sorted({key[place] for key in points})
         if value not in options:
             raise ValueError(f"{name} must be one of those measured, {options}, got {value!r}")
-        controls[name] = widgets.SelectionSlider(
-            options=options, value=value, description=name, continuous_update=False
-        )
+        controls[name] = stops(LABELS[name], [(_text(name, option), option) for option in options], value)
 
     def draw(layers: int, bits: int, steps: int) -> tuple[Figure, str]:
         chosen = layers, bits, steps
         return extreme_figure(points, chosen), "<br>".join(extreme_text(points, chosen))
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, hint=HINT)
 
 
 def extreme_text(points: Mapping[Key, ExtremePoint], chosen: Key) -> list[str]:
@@ -102,8 +104,14 @@ def extreme_figure(points: Mapping[Key, ExtremePoint], chosen: Key) -> Figure:
 
 
 def _said(key: Key) -> str:
-    layers, bits, steps = key
-    return f"{layers} layer{'s' * (layers > 1)}, {_bits(bits)}, {steps:,} steps"
+    return ", ".join(_text(name, value) for name, value in zip(LABELS, key))
+
+
+def _text(name: str, value: int) -> str:
+    """A value with its unit."""
+    if name == "bits":
+        return _bits(value)
+    return f"{value} layer{'s' * (value > 1)}" if name == "layers" else f"{value:,} steps"
 
 
 def _bits(bits: int) -> str:

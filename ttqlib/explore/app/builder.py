@@ -14,6 +14,7 @@ from ..explorer import WIDE, choice, garbage_waits, stops
 from . import pages
 from .costs import Scales
 from .evidence import Evidence, Quality, evidence_for
+from .filling import Filling
 from .measured import PRESETS, Measured
 from .picture import Picture
 from .program import program
@@ -29,6 +30,8 @@ HINTS = {
     "model": "Choose a model. Of your own one only the shapes are read: a folder with a config.json, or a hub's name.",
     "plan": "Turn a group of layers, or one layer of it. Try fewer bits before a smaller rank: expect the bar of the "
     "words or of the feed-forward matrices to be what is left.",
+    "fill": "Every layer is tried on sentences, and the plan that is predicted to lose least takes the place of yours. "
+    "It needs a model with trained weights: choose your own.",
     "ask": "Ask for a measured plan. The answer replaces your plan; Undo brings yours back.",
     "compare": "Put this plan beside the next ones you try: every difference is then named.",
     "take": "The program runs as it stands. The file and the link bring you back to this very moment.",
@@ -40,16 +43,16 @@ class PlanApp(widgets.VBox):
 
     `results` is the folder of result files; `machine` what times are foretold for, by default this one, which is then
     measured for a moment. `query` is what stands after the question mark of the page's address: a plan, if somebody
-    has followed a link. `allocate(model, budget_bytes=…)`, where it is given, fills a budget and returns a plan.
+    has followed a link.
     """
 
-    def __init__(
-        self, results: Path, machine: Machine | None = None, query: str = "", allocate: Callable | None = None
-    ):
-        self.results, self.machine, self.allocate = Path(results), machine or this_machine(), allocate
+    def __init__(self, results: Path, machine: Machine | None = None, query: str = ""):
+        self.results, self.machine = Path(results), machine or this_machine()
         self._opened: dict[str, tuple] = {}
+        self.history: History | None = None
         self.readout, self.message, self.bars, self.compared = (widgets.HTML() for _ in range(4))
         self.picture, self.taking = Picture(), Taking(self.restore)
+        self.filling = Filling(self.try_to, self._filled)
         self._model_controls()
         self._buttons()
         self.panel, self.metric, self.presets = widgets.VBox(), widgets.VBox(), widgets.Box()
@@ -67,8 +70,10 @@ class PlanApp(widgets.VBox):
     def _model_controls(self) -> None:
         names = [(source.label, key) for key, source in known().items()]
         self.model = choice("model", [*names, (OWN, OWN)])
+        example = self.results.parent / "small_teacher"  # trained weights and a tokenizer, in every checkout
         self.own = widgets.Text(
-            description="folder or name", placeholder="./my-model or roberta-base", layout=widgets.Layout(**WIDE)
+            str(example) if example.is_dir() else "",
+            **{"description": "folder or name", "placeholder": "./my-model or roberta-base", "layout": WIDE},
         )
         self.open_own = widgets.Button(description="Open")
         self.own_row = widgets.VBox([self.own, self.open_own])
@@ -82,7 +87,6 @@ class PlanApp(widgets.VBox):
             "within": ("Smallest within 1 point", lambda: self._go_to(self._smallest())),
             "fits": ("Best that fits 100 kB", lambda: self._go_to(self._best())),
             "nearest": ("Nearest measured", lambda: self._go_to(self.evidence.nearest(self.plan))),
-            "fill": ("Fill this budget", self._fill),
             "undo": ("Undo", lambda: self._show(self.history.undo())),
             "redo": ("Redo", lambda: self._show(self.history.redo())),
             "reset": ("Back to the start", lambda: self._show(self.history.turned(self.start))),
@@ -102,15 +106,15 @@ class PlanApp(widgets.VBox):
         def row(*names: str) -> widgets.Box:
             return widgets.Box([self.buttons[name] for name in names], layout=widgets.Layout(flex_flow="row wrap"))
 
-        fill = [row("fill")] if self.allocate else []
         self.asking = widgets.VBox(
             [_heading("Measured plans", HINTS["ask"]), self.metric, self.points, row("within"), self.budget]
-            + [row("fits", "nearest"), *fill, self.presets, self.picture, widgets.HTML(pages.marks())]
+            + [row("fits", "nearest"), self.presets, widgets.HTML(pages.marks()), self.picture]
         )
         one = [
             *(_heading("Model", HINTS["model"]), self.model, self.own_row, self.message),
             *(self.readout, row("undo", "redo", "reset"), self.bars),
             *(_heading("Turn the plan", HINTS["plan"]), self.panel),
+            *(_heading("Fill a budget", HINTS["fill"]), self.filling),
         ]
         other = [
             *(self.asking, _heading("Compare", HINTS["compare"]), row("beside", "swap", "alone"), self.compared),
@@ -137,19 +141,37 @@ class PlanApp(widgets.VBox):
 
     def _pick(self, move: Mapping) -> None:
         self.own_row.layout.display = "" if move["new"] == OWN else "none"
-        if move["new"] not in (OWN, self.source.key):
+        if move["new"] == OWN != self.model_shown:
+            self.message.value = f"Name a folder and press Open. Until then this page shows: {self.source.label}."
+        elif move["new"] != self.model_shown:
             self.try_to(lambda: self._open(move["new"]))
+            self.model.value = self.model_shown  # where it could not be opened
+
+    @property
+    def model_shown(self) -> str:
+        """What the choice of models calls the model of this page."""
+        return self.source.key if self.source.key in known() else OWN
 
     def _open(self, key: str, sheet: Sheet | None = None) -> None:
-        """Another model, with the plan of a sheet, or with the one it begins with."""
+        """Another model, with the plan of a sheet, or with the one it begins with: a step that can be undone."""
+        self._read(key)
+        sheet = None if sheet is None else restored(sheet, self._opened[key][1].layers)
+        self._enter(key)
+        sheet = sheet or Sheet(key, self.start)
+        self._show(self.history.then(sheet) if self.history else History(sheet))
+
+    def _read(self, key: str) -> None:
+        """The shapes of a model, and what was measured of it; once."""
         if key not in self._opened:
             self.message.value = "Reading the shapes …"
             source = opened(key)
             scales = Scales(source.bare())
             self._opened[key] = source, scales, evidence_for(source.task, self.results, scales)
             self.message.value = ""
+
+    def _enter(self, key: str) -> None:
+        """The page is for this model from now on."""
         source, scales, found = self._opened[key]
-        sheet = None if sheet is None else restored(sheet, scales.layers)
         self.source, self.scales, self.evidences = source, scales, found
         self.evidence: Evidence | None = found[0] if found else None
         self.start = self._first()
@@ -157,9 +179,11 @@ class PlanApp(widgets.VBox):
         self.turning = Turning(scales.layers, self.start, lambda plan: self._then(plan=plan))
         self.panel.children = [self.turning]
         self.model.value = key if key in known() else OWN
+        self.own.value = self.own.value if key in known() else key
         self.own_row.layout.display = "" if self.model.value == OWN else "none"
+        self.message.value = ""
+        self.filling.show(source, source.dense_bytes or self.dense.stored_bytes)
         self._evidence_controls()
-        self._show(History(sheet or Sheet(key, self.start)))
 
     def _first(self) -> TTQConfig:
         """What a model begins with: the plan of its first preset, or 8 bits everywhere."""
@@ -217,8 +241,7 @@ class PlanApp(widgets.VBox):
         self.message.value = ""
         self._then(plan=row.plan)
 
-    def _fill(self) -> None:
-        plan = self.allocate(self.scales.model, budget_bytes=1000 * self.budget.value)
+    def _filled(self, plan: TTQConfig) -> None:
         self._then(plan=self.scales.layers.plan(plan.layers, plan.rest))
 
     def _then(self, **change) -> None:
@@ -236,6 +259,8 @@ class PlanApp(widgets.VBox):
     # ---------------------------------------------------------------------------------------------------- after a step
 
     def _show(self, history: History) -> None:
+        if history.now.source != self.source.key:  # a step back over a change of model
+            self._enter(history.now.source)
         with garbage_waits():
             self.history = history
             now, cost = history.now, self.scales.cost(history.now.plan)

@@ -8,6 +8,7 @@ from ...measures.results import Results
 from ...plans.configs import TTQConfig
 from .layers import Layers
 
+SAID = {"tt": "trains", "svd": "low rank", "narrow": "narrow"}  # what the first part of a method is called
 WIDTH = 768  # of the ATIS transformer: narrower ones are rivals of another shape
 
 
@@ -71,7 +72,9 @@ class Measured:
         if self.method == "dense":
             return "dense"
         width = "float32" if self.bits == 32 else f"{self.bits} bit{'s' * (self.bits > 1)}"
-        return f"{self.method}, rank {self.rank}, {width}" if self.rank else f"{self.method}, {width}"
+        form, _, _ = self.method.partition("-")  # "-qat" follows where bits were trained with: the width says it
+        form = SAID.get(form, form)
+        return f"{form}, rank {self.rank}, {width}" if self.rank else f"{form}, {width}"
 
 
 def measured(task: Task, results: Results, layers: Layers) -> tuple[Measured, ...]:

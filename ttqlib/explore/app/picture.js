@@ -79,12 +79,14 @@ function axes(svg, model, at, width) {
   }
 }
 
-function plan(svg, model, at, which, label) {
+function plan(svg, model, at, width, which, label) {
   const place = model.get(which);
   if (!place.x) return;
   const x = at.x(place.x), group = make("g", { class: `ttq-${which}`, "aria-hidden": "true" }, svg);
   make("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }, group);
-  make("text", { x: x + 4, y: which === "here" ? TOP + 10 : TOP + 24 }, group, label);
+  const left = x > width - 90; // no room on the right
+  make("text", { x: left ? x - 4 : x + 4, y: HEIGHT - BOTTOM - (which === "here" ? 22 : 8),
+    "text-anchor": left ? "end" : "start" }, group, label);
   if (place.y === null || place.y === undefined) return;
   const y = at.y(place.y);
   if (place.error) {
@@ -150,8 +152,8 @@ function render({ model, el }) {
     const svg = make("svg", { width, height: HEIGHT, role: "group", "aria-label": `${model.get("name")} over bytes` }, frame);
     const scale = scales(model, width);
     axes(svg, model, scale, width);
-    plan(svg, model, scale, "beside", "beside");
-    plan(svg, model, scale, "here", "this plan");
+    plan(svg, model, scale, width, "beside", "put beside");
+    plan(svg, model, scale, width, "here", "this plan");
     const made = dots(svg, scale);
     if (focused) made[at]?.focus();
   }

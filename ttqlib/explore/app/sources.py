@@ -52,6 +52,7 @@ class Source:
     init: str = "svd"
     task: str | None = None
     dense_bytes: int | None = None  # of the model that it is compared with, where that is larger than itself
+    loaded: Callable[[], PreTrainedModel] | None = field(default=None, repr=False, compare=False)
 
 
 def known() -> dict[str, Source]:
@@ -82,14 +83,16 @@ def opened(key: str) -> Source:
     kind = next((name for name in config.architectures or () if hasattr(transformers, name)), None)
     if kind is None:
         raise ValueError(f"{key}: its config.json must name one of transformers' models, got {config.architectures}")
-    place, has_weights = Path(key), not Path(key).is_dir() or any(Path(key).glob("*.safetensors"))
-    made = f"transformers.{kind}"
-    if has_weights:
-        lines = f"model = {made}.from_pretrained({str(key)!r})"
+    place, made = Path(key), f"transformers.{kind}"
+    name = repr(str(place.resolve() if place.is_dir() else key))  # the program may be run elsewhere
+    if place.is_dir() and not any(place.glob("*.safetensors")):
+        lines = f"config = transformers.AutoConfig.from_pretrained({name})\nmodel = {made}(config)  # no weights"
+        start, loaded = "random", None
     else:
-        lines = f"config = transformers.AutoConfig.from_pretrained({str(key)!r})\nmodel = {made}(config)  # no weights"
+        lines = f"model = {made}.from_pretrained({name})"
+        start, loaded = "svd", partial(getattr(transformers, kind).from_pretrained, key)
     bare = partial(_on_meta, getattr(transformers, kind), config)
-    return Source(str(key), place.name or str(key), bare, lines, QAT, "svd" if has_weights else "random")
+    return Source(str(key), place.name or str(key), bare, lines, QAT, start, loaded=loaded)
 
 
 def _config(key: str):
