@@ -29,14 +29,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from models import copied, dense_plan
+from models import SHARES, check_sharing, copied, dense_plan
 from runs import BITS, Settings, Study, first, main, stored_bytes
 from torch.utils.data import DataLoader
 from transformers import BertConfig, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 import ttqlib as ttq
-from ttqlib.plans.groups import GROUPS, Choice, plan_by_groups
+from ttqlib.plans.groups import GROUPS, Choice, plan_by_groups, shared_over_layers
 from ttqlib.tasks.records import SLOTS
 from ttqlib.tasks.sources import TASKS
 
@@ -58,6 +58,7 @@ class Training(Settings):
     ranks: str | None = HfArg(default=None, help=f"of {', '.join(GROUPS)}", metadata=GROUPED)
     dense_bits: str | None = HfArg(default=None, help="of groups that stay matrices", metadata=GROUPED)
     sides: int = HfArg(default=3, help="cores on each side of a linear layer; 1 is a low rank")
+    share: str | None = HfArg(default=None, help="what layers have in common", metadata={"choices": SHARES})
     start: str = HfArg(default="random", help="of the cores", metadata={"choices": ("random", "dense")})
     word_cores: int = HfArg(default=2, help="cores of the word embedding, with --rank")
     activations: int = HfArg(default=32, help="bits of what flows into linear layers", metadata={"choices": BITS[1:]})
@@ -79,6 +80,7 @@ class Training(Settings):
                 raise ValueError(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
         if len({entry.partition("=")[0] for entry in named}) < len(named):
             raise ValueError("--ranks and --dense-bits may name each group once")
+        check_sharing(self)
         if self.rank is None and self.activations < 32:
             raise ValueError("--activations needs --rank: dense models are quantized in their weights only")
         if self.hidden < 64 or self.hidden % (self.hidden // 64):
@@ -88,7 +90,7 @@ class Training(Settings):
     def form(self) -> str:
         if self.rank is None:
             return "dense" if self.hidden == WIDTH else "narrow"
-        return "tt" if self.sides > 1 else "svd"
+        return "shared" if self.share else "tt" if self.sides > 1 else "svd"
 
     @property
     def trains(self) -> bool:
@@ -106,7 +108,7 @@ class Training(Settings):
     @property
     def dense(self) -> "Training":
         """The dense run that trains may start from, and whose size is compared with."""
-        return replace(self, **FLOAT, **DENSE, rank=None, ranks=None, hidden=WIDTH)
+        return replace(self, **FLOAT, **DENSE, rank=None, ranks=None, share=None, hidden=WIDTH)
 
     def idle(self) -> Sequence[str]:
         unsaid = [name for name, value in UNSAID.items() if getattr(self, name) == value]
@@ -151,7 +153,8 @@ def plan(model: ttq.IntentSlotModel, settings: Training) -> ttq.TTQConfig:
         elif group in ranks or group not in REST:
             choices[group] = Choice(ranks.get(group, settings.rank), settings.bits, cores)
     activations = None if settings.activations == 32 else ttq.DynamicActivation(settings.activations)
-    return plan_by_groups(model, GROUPS, choices, settings.rest, activations)
+    made = plan_by_groups(model, GROUPS, choices, settings.rest, activations)
+    return made if settings.share is None else shared_over_layers(model, made, settings.share)
 
 
 def built(settings: Training, vocabulary: int, intents: Sequence[str], slots: Sequence[str]) -> ttq.IntentSlotModel:
