@@ -7,6 +7,7 @@
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --dense-bits heads=4 positions=4 …  # 4-bit matrices
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --ranks heads=30 positions=12 …      # trains, too
     python experiments/atis.py --rank 32 --start dense …                                        # from the dense model
+    python experiments/atis.py --rank 25 --sides 1 --share input …                              # both layers share
     python experiments/atis.py --hidden 128 --bits 4 --rest 8 …                                 # a narrow control
     torchrun --nproc_per_node 2 experiments/atis.py --rank 12                                    # or accelerate launch
 
@@ -14,6 +15,16 @@ With --bits or --rest a run takes the float run of its rank (and trains that fir
 and goes on training; with --epochs 0 it is only quantized. With --start dense the float run starts from the dense
 model of its seed (trained first where it is missing), every rank spent on what a layer's outputs on training sentences
 need most.
+
+With --share the same matrix of both layers has a core in common, on the side of its inputs or of its outputs, or on
+both, with a small one of its own between. Five formats at 232 times and more, of equal bytes (of the encoder 131 kB
+each), steps and seeds; the first two stand in data/results/atis.json already:
+
+    for form in "--rank 19 --sides 1" "--rank 24 --sides 2" "--rank 25 --sides 1 --share input" \
+                "--rank 25 --sides 1 --share output" "--rank 36 --sides 1 --share both"; do
+        python experiments/atis.py --start dense --float-learning-rate 5e-4 --float-epochs 10 --learning-rate 3e-4 \
+            --epochs 10 --ranks words=48 --bits 2 --rest 8 --dense-bits heads=4 positions=2 $form --seeds 0 1 2
+    done                       # two quiet cores: 15 minutes a format, and once 50 for the three dense models
 
 Settings are chosen on validation: without --test the test split is not looked at. Scores are printed and written to
 runs/atis/results.json; with --record to data/results/atis.json. A run keeps its checkpoints and its model under

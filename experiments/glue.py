@@ -12,6 +12,16 @@ A student starts from the teacher's weights by TT-SVD, its ranks spent on what i
 quantized, and learns for --steps optimizer steps in all, whatever the schedule. The teacher that it needs is trained
 first where it is missing.
 
+With --share (and --sides 1) the same matrix of all layers has a core in common, on the side of its inputs or of its
+outputs, or on both, with a small one of its own between. Five formats at 88 times and more, of equal bytes, steps and
+seeds:
+
+    for form in "--rank 36 --sides 1" "--rank 36" "--rank 62 --sides 1 --share input" \
+                "--rank 62 --sides 1 --share output" "--rank 126 --sides 1 --share both"; do
+        python experiments/glue.py --task sst2 --teacher-bf16 --bf16 --words low-rank --word-rank 72 --bits 2 --rest 8 \
+            --dropout 0 --schedule all_layers --inputs crossed --steps 3000 --save-steps 500 $form --seeds 0 1 2
+    done                       # two quiet cores: 100 minutes a format, and once 90 for the teacher
+
 The test labels of these tasks are secret. So settings are chosen on training rows that are held out of training, those
 of 1 000 whole sentences (at most a fifth; see sentences.py), and validation takes the place of the test split: only
 --validation reads it, of MNLI both its parts. With --hold-out rows it is 2 000 rows at random: scores on these flatter,
