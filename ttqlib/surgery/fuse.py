@@ -22,13 +22,12 @@ def fuse_(model: nn.Module) -> nn.Module:
     """Make a compressed model plain PyTorch, in place, and return it: for deployment.
 
     Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
-    `nn.Linear` where that takes no more multiplications; an input side that layers share stays one parameter. BERT's
-    self-attention becomes a `LatentAttention` where the ranks of its keys and values are below the size of a head.
-    Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an `nn.Embedding` where its table is no larger. The other
-    end of a tied table, a `TTMHead`, needs all of its rows at every call, and becomes a dense `nn.Linear`. Weights
-    under quantizers become plain ones with the values that the layers saw: the model answers as before, up to rounding.
-    Quantizers of activations stay, before their layer. Shapes, dtype, device, padding_idx and train/eval mode stay too;
-    all new parameters are trainable.
+    `nn.Linear` where that takes no more multiplications; an input side that layers share stays one. BERT's
+    self-attention becomes a `LatentAttention` where its keys and values have ranks below a head's size. Every
+    `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an `nn.Embedding` where that is no larger. The other end of a
+    tied table, a `TTMHead`, needs all its rows at every call: a dense `nn.Linear`. Weights under quantizers become
+    plain ones of the values that the layers saw: the model answers as before, up to rounding. Quantizers of activations
+    stay, before their layer. So do shapes, dtype, device, padding_idx and mode; all new parameters train.
 
     The plan and what registers it with transformers are taken off. Where layers have changed their kind,
     `save_pretrained` is an error from now on, because `from_pretrained` would rebuild the dense layers and fill them
