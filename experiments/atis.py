@@ -7,6 +7,7 @@
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --dense-bits heads=4 positions=4 …  # 4-bit matrices
     python experiments/atis.py --rank 12 --bits 2 --rest 8 --ranks heads=30 positions=12 …      # trains, too
     python experiments/atis.py --rank 32 --start dense …                                        # from the dense model
+    python experiments/atis.py --rank 25 --sides 1 --share input …                              # both layers share
     python experiments/atis.py --hidden 128 --bits 4 --rest 8 …                                 # a narrow control
     torchrun --nproc_per_node 2 experiments/atis.py --rank 12                                    # or accelerate launch
 
@@ -14,6 +15,16 @@ With --bits or --rest a run takes the float run of its rank (and trains that fir
 and goes on training; with --epochs 0 it is only quantized. With --start dense the float run starts from the dense
 model of its seed (trained first where it is missing), every rank spent on what a layer's outputs on training sentences
 need most.
+
+With --share the same matrix of both layers has a core in common, on the side of its inputs or of its outputs, or on
+both, with a small one of its own between. Five formats at 232 times and more, of equal bytes (of the encoder 131 kB
+each), steps and seeds; the first two stand in data/results/atis.json already:
+
+    for form in "--rank 19 --sides 1" "--rank 24 --sides 2" "--rank 25 --sides 1 --share input" \
+                "--rank 25 --sides 1 --share output" "--rank 36 --sides 1 --share both"; do
+        python experiments/atis.py --start dense --float-learning-rate 5e-4 --float-epochs 10 --learning-rate 3e-4 \
+            --epochs 10 --ranks words=48 --bits 2 --rest 8 --dense-bits heads=4 positions=2 $form --seeds 0 1 2
+    done                       # two quiet cores: 15 minutes a format, and once 50 for the three dense models
 
 Settings are chosen on validation: without --test the test split is not looked at. Scores are printed and written to
 runs/atis/results.json; with --record to data/results/atis.json. A run keeps its checkpoints and its model under
@@ -29,14 +40,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from models import copied, dense_plan
+from models import SHARES, check_sharing, copied, dense_plan
 from runs import BITS, Settings, Study, first, main, stored_bytes
 from torch.utils.data import DataLoader
 from transformers import BertConfig, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 import ttqlib as ttq
-from ttqlib.plans.groups import GROUPS, Choice, plan_by_groups
+from ttqlib.plans.groups import GROUPS, Choice, plan_by_groups, shared_over_layers
 from ttqlib.tasks.records import SLOTS
 from ttqlib.tasks.sources import TASKS
 
@@ -58,6 +69,7 @@ class Training(Settings):
     ranks: str | None = HfArg(default=None, help=f"of {', '.join(GROUPS)}", metadata=GROUPED)
     dense_bits: str | None = HfArg(default=None, help="of groups that stay matrices", metadata=GROUPED)
     sides: int = HfArg(default=3, help="cores on each side of a linear layer; 1 is a low rank")
+    share: str | None = HfArg(default=None, help="what layers have in common", metadata={"choices": SHARES})
     start: str = HfArg(default="random", help="of the cores", metadata={"choices": ("random", "dense")})
     word_cores: int = HfArg(default=2, help="cores of the word embedding, with --rank")
     activations: int = HfArg(default=32, help="bits of what flows into linear layers", metadata={"choices": BITS[1:]})
@@ -79,6 +91,7 @@ class Training(Settings):
                 raise ValueError(f"{entry!r} needs --rank and the form GROUP=N, with GROUP one of {', '.join(GROUPS)}")
         if len({entry.partition("=")[0] for entry in named}) < len(named):
             raise ValueError("--ranks and --dense-bits may name each group once")
+        check_sharing(self)
         if self.rank is None and self.activations < 32:
             raise ValueError("--activations needs --rank: dense models are quantized in their weights only")
         if self.hidden < 64 or self.hidden % (self.hidden // 64):
@@ -88,7 +101,7 @@ class Training(Settings):
     def form(self) -> str:
         if self.rank is None:
             return "dense" if self.hidden == WIDTH else "narrow"
-        return "tt" if self.sides > 1 else "svd"
+        return "shared" if self.share else "tt" if self.sides > 1 else "svd"
 
     @property
     def trains(self) -> bool:
@@ -106,7 +119,7 @@ class Training(Settings):
     @property
     def dense(self) -> "Training":
         """The dense run that trains may start from, and whose size is compared with."""
-        return replace(self, **FLOAT, **DENSE, rank=None, ranks=None, hidden=WIDTH)
+        return replace(self, **FLOAT, **DENSE, rank=None, ranks=None, share=None, hidden=WIDTH)
 
     def idle(self) -> Sequence[str]:
         unsaid = [name for name, value in UNSAID.items() if getattr(self, name) == value]
@@ -151,7 +164,8 @@ def plan(model: ttq.IntentSlotModel, settings: Training) -> ttq.TTQConfig:
         elif group in ranks or group not in REST:
             choices[group] = Choice(ranks.get(group, settings.rank), settings.bits, cores)
     activations = None if settings.activations == 32 else ttq.DynamicActivation(settings.activations)
-    return plan_by_groups(model, GROUPS, choices, settings.rest, activations)
+    made = plan_by_groups(model, GROUPS, choices, settings.rest, activations)
+    return made if settings.share is None else shared_over_layers(model, made, settings.share)
 
 
 def built(settings: Training, vocabulary: int, intents: Sequence[str], slots: Sequence[str]) -> ttq.IntentSlotModel:

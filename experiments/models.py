@@ -23,8 +23,8 @@ from transformers import (
 import ttqlib as ttq
 from ttqlib.inventory.kinds import is_linear
 from ttqlib.models.packaged import minilm_folder
-from ttqlib.plans.configs import LayerPlan
-from ttqlib.plans.groups import Choice, plan_by_groups
+from ttqlib.plans.configs import SHARED_CORES, LayerPlan
+from ttqlib.plans.groups import Choice, plan_by_groups, shared_over_layers
 from ttqlib.plans.planning import recipe_for
 
 # ---------------------------------------------------------------------------------------------------------- teachers
@@ -143,7 +143,18 @@ def student_plan(model: PreTrainedModel, settings) -> ttq.TTQConfig:
         "words": WORDS[settings.words](settings, model.get_input_embeddings()),
         "layers": Choice(settings.rank, settings.bits, settings.sides),
     }
-    return plan_by_groups(model, groups_of(model), choices, settings.rest)
+    plan = plan_by_groups(model, groups_of(model), choices, settings.rest)
+    return plan if settings.share is None else shared_over_layers(model, plan, settings.share)
+
+
+def check_sharing(settings) -> None:
+    """Refuse settings of --share that say what is not done.
+
+    Raises:
+        ValueError: --share without a rank, or with more cores on a side than one.
+    """
+    if settings.share is not None and (settings.rank is None or settings.sides != 1):
+        raise ValueError("--share needs --rank and --sides 1: what layers share is one core on a side")
 
 
 def groups_of(model: PreTrainedModel) -> dict[str, Callable]:
@@ -151,6 +162,8 @@ def groups_of(model: PreTrainedModel) -> dict[str, Callable]:
     words, encoder = model.get_input_embeddings(), set(model.base_model.modules())
     return {"words": lambda layer: layer is words, "layers": lambda layer: layer in encoder and is_linear(layer)}
 
+
+SHARES = tuple(SHARED_CORES)  # --share: what the same matrix of all layers has in common
 
 STARTS: Mapping[str, Callable] = {  # --start → (dense student, plan, batches of rows) → compressed
     "calibrated": lambda student, plan, batches: ttq.compress_(student, plan, calibration=batches),

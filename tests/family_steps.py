@@ -6,6 +6,7 @@ must be as it was.
 
 import copy
 import gc
+import itertools
 import json
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +23,9 @@ from transformers.pytorch_utils import Conv1D
 
 import ttqlib as ttq
 from tests.families import FAMILIES, Family
+from ttqlib.inventory.kinds import linear_sizes
 from ttqlib.layers.base import TTLayer
+from ttqlib.surgery.sharing import shared_cores
 from ttqlib.training.observation import observe, recorded_attention
 
 LIBRARY = Path(ttq.__file__).parent
@@ -267,6 +270,43 @@ def fuse(trial: Trial) -> None:
     assert not [name for name, part in model.named_modules() if isinstance(part, TTLayer)], f"{own[0]} is left"
 
 
+def share(trial: Trial) -> None:
+    """Shared: layers of one shape share a side or both. Counted and stored once, trained, loaded and fused."""
+    model = trial.watch(trial.dense())
+    config = _sharing(model)
+    ttq.compress_(model, config)
+    groups = [layer.format.group for layer in config.layers.values()]
+    ties = {group: groups.count(group) for group in groups}
+    found = shared_cores(model)
+    assert found and sum(map(len, found)) == sum(
+        len(layer.format.cores) for layer in config.layers.values() if ties[layer.format.group] > 1
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    before = loss_of(model, trial.inputs())
+    before.backward()
+    optimizer.step()
+    assert loss_of(model, trial.inputs()) != before
+    assert shared_cores(model) == found
+    trial.watch(model).save_pretrained(trial.folder)
+    assert ttq.report(model).total.stored_bytes == (trial.folder / "model.safetensors").stat().st_size
+    loaded = type_of(model).from_pretrained(trial.folder)
+    assert shared_cores(loaded) == found, "other layers share after loading"
+    expected = answers(model, trial.inputs())
+    assert_equal(answers(loaded, trial.inputs()), expected)
+    assert_close(answers(ttq.fuse_(loaded), trial.inputs()), expected)
+
+
+def _sharing(model: PreTrainedModel) -> ttq.TTQConfig:
+    """A plan in which layers of one shape share, the first shape an input side, the next an output side, and so on."""
+    modules, shapes, layers = dict(model.named_modules()), {}, {}
+    for name, layer in ttq.plan(model, **PLAN).layers.items():
+        if isinstance(layer.format, ttq.TT):
+            shapes.setdefault(linear_sizes(modules[name]), []).append(name)
+    for (shape, names), side in zip(shapes.items(), itertools.cycle(("input", "output", "both"))):
+        layers |= dict.fromkeys(names, ttq.LayerPlan(ttq.Shared(PLAN["rank"], side, f"{shape}"), ttq.LSQ(PLAN["bits"])))
+    return ttq.TTQConfig(layers, PLAN["rest"])
+
+
 def calibrate(trial: Trial) -> None:
     """Calibration: on its batch the layers' outputs lose less than without."""
     model = trial.watch(trial.dense())
@@ -361,6 +401,7 @@ STEPS = {
     "load": load,
     "generate": generate,
     "fuse_": fuse,
+    "Shared": share,
     "calibration": calibrate,
     "allocate": allocation,
     "distil layers": distil_layers,

@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models.packaged": ["minilm_tokenizer", "pretrained_minilm"],
         "models.smollm2": ["pretrained_smollm2", "smollm2_tokenizer"],
         "environment": ["check_setup"],
-        "plans.configs": ["LayerPlan", "TT", "TTM", "TTQConfig"],
+        "plans.configs": ["LayerPlan", "Shared", "TT", "TTM", "TTQConfig"],
         "plans.planning": ["plan"],
         "surgery.compress": ["compress_"],
         "surgery.awq": ["awq_"],

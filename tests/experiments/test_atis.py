@@ -157,6 +157,21 @@ def test_trains_can_start_from_the_dense_run_of_the_seed(tmp_path, monkeypatch):
     assert made.start(quantized, 0) == (quantized.in_float, 0) and made.start(quantized.in_float, 0)[0].rank is None
 
 
+def test_both_layers_can_share_a_side_of_every_matrix():
+    for side in ("input", "output", "both"):
+        layers = plan(f"--rank 12 --sides 1 --share {side} --bits 2")
+        forms = {name: layer.format for name, layer in layers.items() if isinstance(layer.format, ttq.Shared)}
+        assert len(forms) == 12 and {form.side for form in forms.values()} == {side}
+        assert len({form.group for form in forms.values()}) == 6 and {form.rank for form in forms.values()} == {12}
+        for place in (0, 1):
+            assert forms[f"bert.encoder.layer.{place}.output.dense"].group == "output.dense"
+    assert settings("--rank 12 --sides 1 --share both --bits 2").method == "shared-qat"
+    assert settings("--rank 12 --sides 1 --share both --start dense").dense.share is None
+    for told in ("--rank 12 --share both", "--share input --sides 1"):
+        with pytest.raises(SystemExit):
+            settings(told)
+
+
 def test_a_narrow_model_is_measured_against_the_wide_one():
     made = atis.Atis(*runs.parse(atis.Atis, ["--hidden", "128", "--bits", "4"]))
     wide = sum(tensor.numel() for tensor in made.model(made.settings.dense).state_dict().values())

@@ -289,6 +289,16 @@ def test_formats_of_the_words(made):
     assert models.student_plan(made.data.bare(), dense).layers[words].quantize == ttq.LSQ(2, per="channel")
 
 
+def test_layers_can_share(made):
+    settings, _ = runs.parse(glue.Glue, [*STUDENT, "--sides", "1", "--share", "both"])
+    layers = models.student_plan(made.data.bare(), settings).layers
+    forms = [layer.format for layer in layers.values() if isinstance(layer.format, ttq.Shared)]
+    assert len(forms) == 2 * len({form.group for form in forms}) > 0 and settings.of_teacher.share is None
+    for more in (["--sides", "2"], ["--sides", "1", "--start", "rotated"]):
+        with pytest.raises(SystemExit):
+            runs.parse(glue.Glue, [*STUDENT, "--share", "input", *more])
+
+
 def test_a_new_model_or_start_or_schedule_is_one_entry(tmp_path, monkeypatch):
     sizes = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
     monkeypatch.setitem(models.MODELS, "tiny-distilbert", models.from_nothing("distilbert", **sizes))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import zlib
 from itertools import pairwise
 
@@ -110,6 +111,9 @@ def test_what_a_setting_does_not_tell_is_a_difference_too():
 def test_a_plan_of_another_model_is_refused():
     with pytest.raises(ValueError, match="names 'nowhere', which is no layer of atis"):
         restored(Sheet("atis", ttq.TTQConfig({"nowhere": ttq.TT(3)})), LAYERS)
+    name = next(name for names in LAYERS.groups.values() for name in names if "query" in name)
+    with pytest.raises(ValueError, match=f"the plan lets {re.escape(name)} share with other layers"):
+        restored(Sheet("atis", ttq.TTQConfig({name: ttq.Shared(3, "input", "query")})), LAYERS)
     shuffled = Sheet("bert", ttq.TTQConfig(dict(reversed(plan(words={"form": "dense", "bits": 4}).layers.items())), 8))
     assert restored(shuffled, LAYERS).plan == plan(words={"form": "dense", "bits": 4})
     assert json.loads(shuffled.to_json())["ttq_app"] == 1

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 import ttqlib as ttq
 from tests.cases import refused
 from tests.chapters import ROOT
+from ttqlib.plans.groups import shared_over_layers
 
 HEADLESS = {"bert.embeddings.position_embeddings", "bert.embeddings.token_type_embeddings"}
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -247,3 +248,13 @@ def test_a_broken_plan_is_refused(data, says):
 def test_recipes_of_a_plan_cannot_be_changed_in_place():
     with pytest.raises(FrozenInstanceError):
         ttq.TT(3).rank = 4
+
+
+def test_the_same_matrix_of_all_layers_shares_what_a_plan_of_low_ranks_gave_it():
+    model = gpt2()
+    config = ttq.plan(model, rules={r"c_attn": ttq.LayerPlan(ttq.TT(4, (24,), (72,)), ttq.LSQ(2)), "wte": ttq.TTM(3)})
+    made = shared_over_layers(model, config, "both")
+    assert made.layers["h.0.attn.c_attn"] == ttq.LayerPlan(ttq.Shared(4, "both", "attn.c_attn"), ttq.LSQ(2))
+    assert made.layers["wte"] == config.layers["wte"] and made.unmatched == config.unmatched
+    with refused(ValueError, "none of the layers h is a ttq.TT"):
+        shared_over_layers(model, ttq.plan(model, bits=4), "both")

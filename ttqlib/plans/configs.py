@@ -5,7 +5,7 @@ carries one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..catalog import Catalog, check_fields, mapping
@@ -17,6 +17,7 @@ from ..tensors.shapes import mode_sizes, whole_number
 
 REST = (32, 16, 8)
 FORMAT = 1  # of the JSON of a plan
+SHARED_CORES = {"input": (0,), "output": (1,), "both": (0, 2)}  # of a `Shared`, by its side
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,50 @@ class TTM(Format):
 
 
 @dataclass(frozen=True)
+class Shared(Format):
+    """Make a linear layer a `TTLinear` that has cores in common with all layers whose plans name the same `group`.
+
+    A group is mostly one matrix of all layers of a stack, as every query. Its weights W_l, (inputs, outputs), become
+
+    - `side="input"`: W_l = U V_l, with one U, (inputs, rank), for all;
+    - `side="output"`: W_l = U_l V, with one V, (rank, outputs), for all;
+    - `side="both"`: W_l = U G_l V: one train of cores (inputs, rank), (rank, layers, rank), (rank, outputs), in which
+      the number of the layer is a mode, and a layer has its (rank, rank) slice of the core in the middle.
+
+    What is shared is one parameter in memory, is stored and counted once, and its gradients add up. A rank above the
+    smaller size of one matrix is clipped to that, as in `TT`: for several layers even that may lose.
+
+    Raises:
+        ValueError: a rank that is no whole number of at least 1, another side, or a group without a name. What fits no
+            layer, or not all layers of a group, `compress_` refuses.
+    """
+
+    side: Literal["input", "output", "both"]
+    group: str
+
+    def __post_init__(self):
+        keep(self, rank=whole_number("rank of a Shared", self.rank))
+        if self.side not in SHARED_CORES:
+            raise ValueError(f"side must be one of {', '.join(map(repr, SHARED_CORES))}, got {self.side!r}")
+        if not isinstance(self.group, str) or not self.group:
+            raise ValueError(f"group must be a name, the same for all layers that share, got {self.group!r}")
+
+    def alone(self, inputs: int, outputs: int) -> TT:
+        """The format of one layer of the group by itself, a matrix (inputs, outputs)."""
+        return TT(self.rank, (inputs,), (1, outputs) if self.side == "both" else (outputs,))
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The numbers of the cores that the layers have in common."""
+        return SHARED_CORES[self.side]
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """What one layer gets.
 
     Args:
-        format: `TT` for a linear layer, `TTM` for an embedding; None, dense as it is.
+        format: `TT` or `Shared` for a linear layer, `TTM` for an embedding; None, dense as it is.
         quantize: the quantizer of every core, or of the dense weight, or of the weights of all experts. "float": none,
             in the dtype of the model, whatever the rest gets. "rest": what the plan's `rest` says. None, nothing is
             said: `plan(quantize=…)` may fill it in; where nothing does, cores are "float" and dense weights "rest".
@@ -72,7 +112,7 @@ class LayerPlan:
         ValueError: anything else.
     """
 
-    format: TT | TTM | None = None
+    format: TT | TTM | Shared | None = None
     quantize: WeightRecipe | Literal["float", "rest"] | None = None
     activations: ActivationRecipe | Literal["float"] | None = None
 
@@ -84,12 +124,18 @@ class LayerPlan:
                 allowed = ", ".join([*catalog.kinds, *map(repr, words), "None"])
                 raise ValueError(f"{name} of a layer must be one of {allowed}, got {value!r}")
 
+    def inside(self, part: str) -> "LayerPlan":
+        """The plan of a layer of `part`, in the plan of the whole: groups of two parts stay two."""
+        if not part or not isinstance(self.format, Shared):
+            return self
+        return replace(self, format=replace(self.format, group=f"{part}.{self.format.group}"))
+
 
 @dataclass
 class TTQConfig:
     """The plan of a model: a `LayerPlan` by layer name, and `rest`, the bits of all parameters that it leaves over.
 
-    A layer may also be given a bare `TT`, `TTM` or quantizer, which becomes a `LayerPlan` with nothing else. `rest` is
+    A layer may also be given a bare format or quantizer, which becomes a `LayerPlan` with nothing else. `rest` is
     32 (float32, untouched), 16 (float16) or 8 (learnable step sizes); it takes in heads, positions, norms and biases.
     `unmatched` lists the linear layers, embeddings and experts that no rule matched; they belong to the rest.
 
@@ -100,7 +146,7 @@ class TTQConfig:
         ValueError: another `rest`, or a layer that is given something else.
     """
 
-    layers: dict[str, LayerPlan | TT | TTM | WeightRecipe] = field(default_factory=dict)
+    layers: dict[str, LayerPlan | TT | TTM | Shared | WeightRecipe] = field(default_factory=dict)
     rest: int = 32
     unmatched: tuple[str, ...] = ()
 
@@ -149,7 +195,7 @@ class TTQConfig:
         return cls(layers, given["rest"], tuple(unmatched))
 
 
-FORMATS = Catalog(TT, TTM)
+FORMATS = Catalog(TT, TTM, Shared)
 QUANTIZERS = Catalog(LSQ, Binary, Ternary, GroupRTN, base=WeightRecipe)
 ACTIVATIONS = Catalog(DynamicActivation, StaticActivation, base=ActivationRecipe)
 SIDES = {  # of a layer's plan: what each may be, and the words that it may be instead; the names stand in JSON
@@ -167,11 +213,13 @@ def as_layer_plan(where: str, value) -> LayerPlan:
     """
     if isinstance(value, LayerPlan):
         return value
-    if isinstance(value, TT | TTM):
+    if isinstance(value, Format):
         return LayerPlan(value)
     if isinstance(value, WeightRecipe) or value in ("float", "rest"):
         return LayerPlan(quantize=value)
-    raise ValueError(f'{where} must be a TT, a TTM, a weight quantizer, "float", "rest" or a LayerPlan, got {value!r}')
+    raise ValueError(
+        f'{where} must be a TT, a TTM, a Shared, a weight quantizer, "float", "rest" or a LayerPlan, got {value!r}'
+    )
 
 
 def _to_json(side: str, value) -> dict | str:

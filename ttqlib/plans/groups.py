@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from ..inventory.kinds import is_embedding, is_linear, linear_sizes
+from ..inventory.stacks import one_stack, place_in
 from ..quantizers.activations import ActivationRecipe
 from ..tensors.shapes import factorize
-from .configs import TT, TTM, LayerPlan, TTQConfig
+from .configs import TT, TTM, LayerPlan, Shared, TTQConfig
 from .planning import plan, recipe_for
 
 Test = str | Callable[[nn.Module], bool]  # of a layer: a pattern that is searched in its name, or a function
@@ -63,6 +64,25 @@ def plan_by_groups(
             if made != LayerPlan():
                 rules[f"^{re.escape(name)}$"] = made
     return plan(model, rules=rules, activations=activations, rest=rest) if rules else TTQConfig(rest=rest)
+
+
+def shared_over_layers(model: nn.Module, config: TTQConfig, side: str) -> TTQConfig:
+    """The plan in which the same matrix of all layers of the model's stack shares a side, or both (see `Shared`).
+
+    It takes the ranks and quantizers of `config`, in which these matrices are a `TT` of one rank; other layers stay.
+
+    Raises:
+        ValueError: no model of one stack of layers, or nothing in its layers to share.
+    """
+    _, stack = one_stack(model)
+    layers = dict(config.layers)
+    for name, layer in config.layers.items():
+        if (place := place_in(stack, name)) is not None and isinstance(layer.format, TT):
+            matrix = name.removeprefix(f"{stack}.{place}.")
+            layers[name] = replace(layer, format=Shared(layer.format.rank, side, matrix))
+    if layers == config.layers:
+        raise ValueError(f"none of the layers {stack} is a ttq.TT in the plan, so there is nothing to share")
+    return TTQConfig(layers, config.rest, config.unmatched)
 
 
 def group_of(name: str, layer: nn.Module | None = None, groups: Mapping[str, Test] = GROUPS) -> str | None:

@@ -17,7 +17,7 @@ from ..quantizers.activations import ActivationRecipe
 from ..quantizers.mean_scales import Binary
 from ..quantizers.recipes import LSQ, WeightRecipe
 from ..tensors.shapes import factorize, tt_parameters
-from .configs import TT, TTM, LayerPlan, TTQConfig, as_layer_plan
+from .configs import TT, TTM, LayerPlan, Shared, TTQConfig, as_layer_plan
 
 
 def plan(
@@ -37,9 +37,10 @@ def plan(
     stay dense and are quantized per channel; so are the experts of a mixture in any case, which have no format. Heads
     stay in the rest, unless they are the words' own table, and so does every layer that would not get smaller.
 
-    `rules` maps regular expressions, searched in layer names, to what the layers get: a `TT`, a `TTM`, a quantizer or
-    "float" or "rest" (then the weight stays dense), a whole `LayerPlan`, or None: the layer is left alone, as part of
-    the rest. The first match wins. `quantize` and `activations` fill in what a rule leaves open, as `LayerPlan` says.
+    `rules` maps regular expressions, searched in layer names, to what the layers get: a `TT`, a `Shared`, a `TTM`, a
+    quantizer or "float" or "rest" (then the weight stays dense), a whole `LayerPlan`, or None: the layer is left alone,
+    as part of the rest. The first match wins. `quantize` and `activations` fill in what a rule leaves open, as
+    `LayerPlan` says.
 
     Raises:
         ValueError: nothing in the model to compress; a rank, bit width or `rest` that is not allowed; both a rank and
@@ -138,7 +139,8 @@ def _choice(rule: str, given, name: str, module: nn.Module) -> LayerPlan | None:
     """What a rule gives to a layer that it matches, whose kind must be the one that a format is for."""
     choice = None if given is None else as_layer_plan(rule, given)
     form = None if choice is None else choice.format
-    for kind, fits, layer in ((TT, is_linear, "a linear layer"), (TTM, is_embedding, "an embedding")):
+    linear = (is_linear, "a linear layer")
+    for kind, fits, layer in ((TT, *linear), (Shared, *linear), (TTM, is_embedding, "an embedding")):
         if isinstance(form, kind) and not fits(module):
             raise ValueError(
                 f"{rule} gives {kind.__name__} to {name}, which is no {layer.split()[-1]}: "

@@ -1,6 +1,6 @@
 """Quantizers on weights: put there with `torch.nn.utils.parametrize`, and told from what others have put there."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -57,6 +57,16 @@ def _own_class_(module: nn.Module) -> None:
     """
     kind = type(module)
     module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+
+
+def in_order_(module: nn.Module, names: Sequence[str]) -> None:
+    """Let the quantizers of a module stand in this order, in which files hold its tensors.
+
+    One that came with a shared weight came with the first module that has it, and stays when that module is dropped.
+    """
+    if parametrize.is_parametrized(module):
+        held = module.parametrizations._modules
+        module.parametrizations._modules = {name: held[name] for name in names if name in held} | held
 
 
 def take_off_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from ..plans.configs import TTQConfig
 from ..quantizers.parametrizing import Quantizer, quantized, take_off_
 from ..quantizers.recipes import WeightQuantizer
 from ..surgery.compress import compress_
+from ..surgery.sharing import shared_cores
 from .files import first_line
 from .stored import VERSION, unsaved
 
@@ -181,6 +182,9 @@ def _described(model: nn.Module) -> dict[str, str]:
         for name, tensor in (*own_parameters(module), *saved_buffers(module)):
             under = f" under {recipes[name]}" if name in recipes else ""
             lines[prefix + name] = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}{under}"
+    for (first, core), *others in shared_cores(model):
+        for path, own in others:
+            lines[f"{path}.{own}"] += f", one with {first}.{core}"
     return lines
 
 

@@ -22,7 +22,7 @@ tokens: encoder and decoder, text and image. So a mask counts in the stack that 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,12 +78,14 @@ class Sums:
 class Moments:
     """What a linear layer was given and what it answered, or what rows of a table were looked up.
 
-    Second moments are kept of the narrower side: those of the outputs follow from those of the inputs.
+    Second moments are kept of the narrower side: those of the outputs follow from those of the inputs. But where
+    `needs_inputs` says so, of the inputs.
     """
 
     inputs: Sums = field(default_factory=Sums)  # of rows (N, in_features); empty where an embedding was asked
     outputs: Sums = field(default_factory=Sums)  # of rows (N, out_features)
     of_inputs: bool = False  # whose second moments there are
+    needs_inputs: bool = False  # whether they must be of the inputs, be these narrower or not
     of_tokens: bool = False
 
     @property
@@ -103,7 +105,7 @@ class Moments:
 
     def add(self, x: Tensor | None, y: Tensor) -> None:
         """x (N, in_features), y (N, out_features)."""
-        self.of_inputs = x is not None and x.shape[1] < y.shape[1]
+        self.of_inputs = x is not None and (self.needs_inputs or x.shape[1] < y.shape[1])
         if x is not None:
             self.inputs.add(x, self.of_inputs)
         self.outputs.add(y, not self.of_inputs)
@@ -192,16 +194,17 @@ def _stacks(model: nn.Module, opened: list[Stack]) -> Iterator[None]:
 
 @torch.no_grad()
 def output_moments(
-    model: nn.Module, names: Sequence[str], batches: Iterable[Mapping[str, Tensor]]
+    model: nn.Module, names: Sequence[str], batches: Iterable[Mapping[str, Tensor]], of_inputs: Set[str] = frozenset()
 ) -> dict[str, Moments]:
     """Sums over what the named layers, linear ones or embeddings, give for `batches` of the model's keyword arguments.
 
-    The model runs in eval mode. Padding does not count: see the top of this file.
+    The model runs in eval mode. Padding does not count: see the top of this file. Of the layers `of_inputs` second
+    moments are those of the inputs in any case.
 
     Raises:
         ValueError: there are no batches, or a layer has not been called.
     """
-    found = {name: Moments() for name in names}
+    found = {name: Moments(needs_inputs=name in of_inputs) for name in names}
     opened: list[Stack] = []
 
     def watch(moments: Moments, module: nn.Module, args: tuple, kwargs: dict, y: Tensor) -> None:

@@ -12,15 +12,16 @@ from ..inventory.kinds import expert_weights
 from ..inventory.layout import layout_of
 from ..inventory.ties import by_identity, forget_ties_, tied
 from ..layers.base import TTLayer
-from ..plans.configs import LayerPlan, TTQConfig
+from ..plans.configs import LayerPlan, Shared, TTQConfig
 from ..progress import bar
 from ..quantizers.activations import fake_quantize_input_
 from ..quantizers.fake_quantization import Float16
-from ..quantizers.parametrizing import Quantizer, register_
+from ..quantizers.parametrizing import Quantizer, in_order_, register_
 from ..quantizers.recipes import LSQ, WeightRecipe
 from .calibration import Moments, output_moments
 from .conversion import other_places, replacement, weight_rank
 from .preflight import check_plan, complete_plan
+from .sharing import shared_layers, sharing_groups
 
 Recipe = WeightRecipe | type[Float16]  # what has `build`
 Place = tuple[str, nn.Module, str]  # where a parameter stands: the name of its module, the module, its own name
@@ -87,7 +88,9 @@ def plan_of(model: nn.Module) -> TTQConfig:
                 f"only {name} was compressed, with rest={plan.rest}, which says nothing of the other layers: compress "
                 f"the whole model, by rules for {name}, or save the part, ttq.save(model.{name}, folder)"
             )
-    layers = {f"{part}.{name}": layer for part, plan in parts.items() for name, layer in plan.layers.items()}
+    layers = {
+        f"{part}.{name}": layer.inside(part) for part, plan in parts.items() for name, layer in plan.layers.items()
+    }
     unmatched = tuple(f"{part}.{name}" for part, plan in parts.items() for name in plan.unmatched)
     return TTQConfig(layers, unmatched=unmatched)
 
@@ -112,11 +115,15 @@ def _trains(
     moments: dict[str, Moments] = {}
     if calibration is not None:
         adaptable = [name for name, form in formats.items() if weight_rank(modules[name], form)]
-        moments = output_moments(model, adaptable, calibration)
-    made = {
-        name: replacement(modules[name], form, init, moments.get(name))
-        for name, form in bar(formats.items(), desc="compress_", unit="layer")
-    }
+        of_inputs = {name for name, form in formats.items() if isinstance(form, Shared) and form.side != "output"}
+        moments = output_moments(model, adaptable, calibration, of_inputs)
+    groups = sharing_groups({name: LayerPlan(form) for name, form in formats.items()})
+    made: dict[str, nn.Module] = {}
+    for name, form in bar(formats.items(), desc="compress_", unit="layer"):
+        if not isinstance(form, Shared):
+            made[name] = replacement(modules[name], form, init, moments.get(name))
+        elif name not in made:  # else made with the first of its group
+            made |= shared_layers({one: modules[one] for one in groups[form.group]}, form, init, moments)
     return made | other_places(modules, tied(model), made)
 
 
@@ -132,9 +139,12 @@ def _change_(
     for name, module in list(model.named_modules(remove_duplicate=False)):  # a module may stand in several places
         if module in replaced:
             model.set_submodule(name, replaced[module])
+    order = {module: tuple(module._parameters) for module in model.modules()}
     for places, quantizer in quantizers:
         # unsafe: torch's check would quantize each weight once more, which takes a tenth of all the time
         register_([(module, own) for _, module, own in places], quantizer, unsafe=True)
+    for module, names in order.items():
+        in_order_(module, names)
     for name, layer in config.layers.items():
         if layer.activations not in (None, "float") and not hasattr(model.get_submodule(name), "input_quantizer"):
             fake_quantize_input_(model.get_submodule(name), layer.activations)

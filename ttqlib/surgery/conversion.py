@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from ..inventory.kinds import is_embedding, row_scale
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
-from ..plans.configs import TT, TTM
+from ..plans.configs import TT, TTM, Shared
 from .calibration import Moments, keep_mean_output_, nearest_outputs
 
 
@@ -42,11 +42,13 @@ def _built(module: nn.Module, form: TT | TTM, init: str, moments: Moments | None
     return layer
 
 
-def weight_rank(module: nn.Module, form: TT | TTM) -> int | None:
+def weight_rank(module: nn.Module, form: TT | TTM | Shared) -> int | None:
     """The rank that a format leaves to the weight as a matrix: that of the bond between its rows and its columns.
 
     None where a TT-matrix has no such bond: its cores hold modes of both.
     """
+    if isinstance(form, Shared):
+        return form.rank
     if isinstance(form, TT):
         planned = TTLinear(*as_linear(module).weight.shape[::-1], **vars(form), device="meta")
         return planned.ranks[len(planned.in_modes)]

@@ -22,12 +22,12 @@ def fuse_(model: nn.Module) -> nn.Module:
     """Make a compressed model plain PyTorch, in place, and return it: for deployment.
 
     Every `TTLinear` becomes two thin `nn.Linear` in an `nn.Sequential`, its bias one more rank of them, or one dense
-    `nn.Linear` where that takes no more multiplications. BERT's self-attention becomes a `LatentAttention` where the
-    ranks of its keys and values are below the size of a head. Every `TTMEmbedding` becomes a `HalfMergedEmbedding`, or
-    an `nn.Embedding` where its table is no larger. The other end of a tied table, a `TTMHead`, needs all of its rows at
-    every call, and becomes a dense `nn.Linear`. Weights under quantizers become plain ones with the values that the
-    layers saw: the model answers as before, up to rounding. Quantizers of activations stay, before their layer.
-    Shapes, dtype, device, padding_idx and train/eval mode stay too; all new parameters are trainable.
+    `nn.Linear` where that takes no more multiplications; an input side that layers share stays one. BERT's
+    self-attention becomes a `LatentAttention` where its keys and values have ranks below a head's size. Every
+    `TTMEmbedding` becomes a `HalfMergedEmbedding`, or an `nn.Embedding` where that is no larger. The other end of a
+    tied table, a `TTMHead`, needs all its rows at every call: a dense `nn.Linear`. Weights under quantizers become
+    plain ones of the values that the layers saw: the model answers as before, up to rounding. Quantizers of activations
+    stay, before their layer. So do shapes, dtype, device, padding_idx and mode; all new parameters train.
 
     The plan and what registers it with transformers are taken off. Where layers have changed their kind,
     `save_pretrained` is an error from now on, because `from_pretrained` would rebuild the dense layers and fill them
@@ -42,11 +42,12 @@ def fuse_(model: nn.Module) -> nn.Module:
         raise ValueError(f"fuse_ replaces layers inside a model, got a lone {type(model).__name__}: put it into one")
     attentions = _absorb_(model)
     fused: dict[nn.Module, nn.Module] = {}
+    firsts: dict[tuple, nn.Linear] = {}
     for kind in (TTMHead, TTLayer):  # heads first: they hold the table that they are made from
         places = list(model.named_modules(remove_duplicate=False))  # a layer may stand in several
         for name, layer in places:
             if isinstance(layer, kind):
-                fused[layer] = fused.get(layer) or _fused(layer)
+                fused[layer] = fused.get(layer) or _fused(layer, firsts)
                 model.set_submodule(name, fused[layer])
     changed = {*fused.values(), *attentions}
     plain: dict[Tensor, nn.Parameter] = {}
@@ -69,13 +70,23 @@ def _absorb_(model: nn.Module) -> list[LatentAttention]:
     return [attention.self for attention in attentions]
 
 
-def _fused(layer: TTLayer | TTMHead) -> nn.Module:
+def _fused(layer: TTLayer | TTMHead, firsts: dict[tuple, nn.Linear]) -> nn.Module:
+    """`firsts` are the first of two thin layers, by what they were made of: layers that share it go on sharing."""
     if isinstance(layer, TTMHead):
         return linear(layer.weight.T, layer.bias).train(layer.training)
     parts = thin_pair(*layer.sides(), layer.bias) if isinstance(layer, TTLinear) else [_half_merged(layer)]
+    if isinstance(layer, TTLinear) and len(parts) == 2:
+        first = firsts.setdefault(_inputs_side(layer), parts[0])
+        parts[0].weight, parts[0].bias = first.weight, first.bias
     if hasattr(layer, "input_quantizer"):
         parts.insert(0, layer.input_quantizer)
     return (parts[0] if len(parts) == 1 else Layers(*parts)).train(layer.training)
+
+
+def _inputs_side(layer: TTLinear) -> tuple:
+    """What tells whether two layers have the same U, and, as one more of its columns, a bias to be multiplied by."""
+    latents = {name: latent for name, _, latent in quantized(layer)} | layer._parameters
+    return (layer.bias is None, *(id(latents[f"core{k}"]) for k in range(len(layer.in_modes))))
 
 
 def _half_merged(layer: TTMEmbedding) -> HalfMergedEmbedding | nn.Embedding:

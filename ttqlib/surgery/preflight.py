@@ -11,8 +11,9 @@ from ..inventory.kinds import is_embedding, is_experts, is_linear, row_scale
 from ..inventory.ties import check_ties, tied
 from ..layers.embedding import TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
-from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
+from ..plans.configs import TT, TTM, LayerPlan, Shared, TTQConfig
 from ..quantizers.parametrizing import quantized
+from .sharing import alone, check_groups
 
 
 def complete_plan(model: nn.Module, config: TTQConfig) -> TTQConfig:
@@ -31,6 +32,7 @@ def complete_plan(model: nn.Module, config: TTQConfig) -> TTQConfig:
         for name, layer in before.layers.items():  # which has no quantizers of weights, or `check_plan` refuses
             name = f"{prefix}.{name}" if prefix else name
             own = plans.get(name, LayerPlan())
+            layer = layer.inside(prefix)
             kept = {"format": own.format or layer.format, "activations": own.activations or layer.activations}
             plans[name] = replace(own, **kept)
     return replace(config, layers=plans)
@@ -66,6 +68,7 @@ def check_plan(model: nn.Module, config: TTQConfig) -> None:
             raise ValueError(f"the plan names {name!r}, which is no layer of this {type(model).__name__}")
         _check_layer(name, modules[name], layer)
     _check_tied(modules, tied(model), config)
+    check_groups(model, config.layers)
 
 
 def _check_layer(name: str, module: nn.Module, layer: LayerPlan) -> None:
@@ -85,11 +88,11 @@ def _check_layer(name: str, module: nn.Module, layer: LayerPlan) -> None:
         raise ValueError(f"{name} quantizes its input already: {module.input_quantizer.recipe}")
 
 
-def _check_format(name: str, module: nn.Module, form: TT | TTM) -> None:
+def _check_format(name: str, module: nn.Module, form: TT | TTM | Shared) -> None:
     """A layer must be one that can be brought into its format, or be in it already."""
-    fits, made, kinds = (
-        (is_linear, TTLinear, "Linear or Conv1D") if isinstance(form, TT) else (is_embedding, TTMEmbedding, "Embedding")
-    )
+    fits, made, kinds = (is_linear, TTLinear, "Linear or Conv1D")
+    if isinstance(form, TTM):
+        fits, made, kinds = (is_embedding, TTMEmbedding, "Embedding")
     if isinstance(module, made):
         if not _like(module, form):
             raise ValueError(f"{name} is a tensor train already, of other ranks or modes than {form}: {module}")
@@ -119,8 +122,10 @@ def _check_tied(
             )
 
 
-def _like(layer: TTLinear | TTMEmbedding, form: TT | TTM) -> bool:
+def _like(layer: TTLinear | TTMEmbedding, form: TT | TTM | Shared) -> bool:
     """Whether a tensor-train layer has the rank and the modes of `form`."""
+    if isinstance(form, Shared):
+        form = alone(form, layer)
     if isinstance(form, TT):
         planned = TTLinear(layer.in_features, layer.out_features, **vars(form), device="meta")
     else:

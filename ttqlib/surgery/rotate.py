@@ -6,6 +6,7 @@ from torch.nn.utils import parametrize
 
 from ..layers.base import TTLayer
 from ..tensors.gauge import balance_norms, canonical_form, rotate_bonds
+from .sharing import shared_cores
 
 
 @torch.no_grad()
@@ -22,13 +23,19 @@ def rotate_(model: nn.Module, seed: int = 0) -> nn.Module:
     `seed`, and the cores get equal norms.
 
     Raises:
-        ValueError: a layer is quantized already; its codes belong to the cores as they are. Nothing is turned then.
+        ValueError: a layer is quantized already, and its codes belong to the cores as they are; or layers share a core
+            (`ttq.Shared`). Nothing is turned then.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, TTLayer)}
     if quantized := [name for name, layer in layers.items() if parametrize.is_parametrized(layer)]:
         raise ValueError(
             f"only cores without quantizers can be turned, but {', '.join(quantized)} has them: "
             "compress_ with config.without_quantizers() first, then rotate_, then compress_ with config"
+        )
+    if together := shared_cores(model):
+        raise ValueError(
+            f"rotate_ turns the bonds of each layer by itself, but {' and '.join(name for name, _ in together[0])} "
+            "share a core: what turns it for one would spoil the others; compress those layers without rotate_"
         )
     for layer in layers.values():
         cores = layer.cores

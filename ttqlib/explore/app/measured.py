@@ -78,13 +78,19 @@ class Measured:
 
 
 def measured(task: Task, results: Results, layers: Layers) -> tuple[Measured, ...]:
-    """The rows whose plans name layers of this model, by growing bytes. What was only rounded is no plan's result."""
+    """The rows whose plans name layers of this model, by growing bytes. What was only rounded is no plan's result.
+
+    Plans whose layers share are left out: the app weighs each layer by itself.
+    """
     found: dict[str, dict[str, Mapping]] = {}
     for row in results.rows:
         plan, settings = row["plan"], row["settings"] or {}
         wanted = row["split"] in (task.chosen_on, task.read_once) and task.metric in row["metrics"]
         fits = plan and plan["layers"].keys() <= layers.all.keys() and settings.get("hidden", WIDTH) == WIDTH
-        if wanted and fits and not row["method"].endswith("-ptq"):
+        alone = plan and not any(
+            (layer.get("format") or {}).get("type") == "Shared" for layer in plan["layers"].values()
+        )
+        if wanted and fits and alone and not row["method"].endswith("-ptq"):
             same = [row["method"], row["seeds"], settings, plan, row["stored_bytes"]]
             found.setdefault(json.dumps(same, sort_keys=True), {})[row["split"]] = row
     needed = {task.chosen_on, *([task.read_once] if task.both else [])}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ...catalog import check_fields, mapping
-from ...plans.configs import TTQConfig
+from ...plans.configs import Shared, TTQConfig
 from .layers import Layers
 
 FORMAT = 1  # of the file
@@ -132,10 +132,15 @@ def restored(sheet: Sheet, layers: Layers) -> Sheet:
     """The same sheet with plans in the order of the model, after a look at whether they are for it.
 
     Raises:
-        ValueError: a plan names a layer that the model has not.
+        ValueError: a plan names a layer that the model has not, or lets layers share.
     """
     plans: Mapping[str, TTQConfig | None] = {"plan": sheet.plan, "beside": sheet.beside}
     for config in filter(None, plans.values()):
         if unknown := [name for name in config.layers if name not in layers.all]:
             raise ValueError(f"the plan names {unknown[0]!r}, which is no layer of {sheet.source}")
+        if sharing := [name for name, layer in config.layers.items() if isinstance(layer.format, Shared)]:
+            raise ValueError(
+                f"the plan lets {sharing[0]} share with other layers (ttq.Shared), but the app turns and weighs each "
+                "layer by itself: ttq.compress_ and ttq.report take such a plan"
+            )
     return replace(sheet, **{k: c and layers.plan(c.layers, c.rest) for k, c in plans.items()})
