@@ -64,6 +64,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.costs": ["count_parameters", "flops", "parameter_bytes", "relative_error"],
         "measures.report": ["report"],
         "measures.clock": ["interleaved_medians", "peak_bytes"],
+        "measures.roofline": ["this_machine", "traced_work"],
         "measures.language": ["perplexity"],
         "measures.memory": ["keep_freed_memory"],
         "measures.results": ["Results"],
