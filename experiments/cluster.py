@@ -31,6 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import replica
 from namespaces import INTERFACE, Node, missing, network
@@ -85,11 +86,15 @@ def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, dict[st
             said = open_files.enter_context(open(Path(folder) / f"{number}.txt", "w+"))
             command = node.command(sys.executable, *engine, *task)
             processes.append((subprocess.Popen(command, env=environment, stdout=said, stderr=said), said))
-        for process, said in processes:
-            if process.wait(SECONDS):
-                said.seek(0)
-                raise RuntimeError(f"a node has failed:\n{said.read()[-3000:]}")
+        if any([process.wait(SECONDS) for process, _ in processes]):
+            last = "".join(f"\n{node.name}: {_last_words(said)}" for node, (_, said) in zip(nodes, processes))
+            raise RuntimeError(f"a node has failed:{last}")
         return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _last_words(said: TextIO) -> str:
+    said.seek(0)
+    return said.read()[-3000:]
 
 
 def row_from(options: argparse.Namespace, mbit: float, method: str, steps: Mapping[str, Sequence[float]]) -> dict:

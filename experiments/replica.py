@@ -38,6 +38,7 @@ ATIS = {"vocabulary": 871, "intents": 21, "slots": 120}  # as data/results/memor
 TOKENS = {"atis": 24, "bert-base": 128}
 BERT = {"dense": {}, "tt": {"rank": 30}, "tt-qat": {"rank": 30, "bits": 4, "rest": 8}}
 POWER_SGD, POWER_RANK = "dense, PowerSGD", 4  # the control: a dense model whose gradients are sent as low ranks
+ONE_BUCKET = 4096  # MB
 METHODS = (*memory.MODELS, POWER_SGD)
 
 
@@ -81,8 +82,10 @@ def new_replica(options: argparse.Namespace, method: str) -> Replica:
     set_seed(0)  # all processes begin with the same weights, and then draw rows of their own
     plain = new_model(options.shape, method, options.hidden).train()
     set_seed(1 + dist.get_rank())
-    model = DistributedDataParallel(plain)
-    if method == POWER_SGD:
+    if method != POWER_SGD:
+        model = DistributedDataParallel(plain)
+    else:  # in one bucket: those of several are exchanged in an order that differs from process to process
+        model = DistributedDataParallel(plain, bucket_cap_mb=ONE_BUCKET)
         how = PowerSGDState(None, matrix_approximation_rank=POWER_RANK, start_powerSGD_iter=2)
         model.register_comm_hook(how, powerSGD_hook)
     return Replica(model, memory.adam(plain), new_batch(options.shape, plain, options.batch_size))
