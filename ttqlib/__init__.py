@@ -61,7 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "surgery.fuse": ["fuse_"],
         "surgery.attention": ["LatentAttention"],
         "storage.checkpoint": ["load", "save", "stored_sizes"],
-        "measures.costs": ["count_parameters", "flops", "parameter_bytes", "relative_error"],
+        "measures.costs": ["allreduce_bytes", "count_parameters", "flops", "parameter_bytes", "relative_error"],
         "measures.report": ["report"],
         "measures.clock": ["interleaved_medians", "peak_bytes"],
         "measures.roofline": ["this_machine", "traced_work"],
