@@ -86,7 +86,7 @@ def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, dict[st
             said = open_files.enter_context(open(Path(folder) / f"{number}.txt", "w+"))
             command = node.command(sys.executable, *engine, *task)
             processes.append((subprocess.Popen(command, env=environment, stdout=said, stderr=said), said))
-        if any([process.wait(SECONDS) for process, _ in processes]):
+        if sum(process.wait(SECONDS) != 0 for process, _ in processes):  # all are waited for
             last = "".join(f"\n{node.name}: {_last_words(said)}" for node, (_, said) in zip(nodes, processes))
             raise RuntimeError(f"a node has failed:{last}")
         return json.loads(out.read_text(encoding="utf-8"))
