@@ -12,10 +12,9 @@ turns, step by step, and so do steps with and without the others: what else the 
 A row holds medians over the steps: `alone_ms` and `step_ms`, of the slowest process, without and with the exchange of
 gradients; `samples_per_second` of all nodes; `efficiency_percent`, alone / step, which is weak scaling; `sent_bytes`
 that leave a node in a step, by the counter of its interface; `gradient_bytes`. Predicted are `predicted_sent_bytes`,
-what `ttq.allreduce_bytes` says with the headers of TCP, and `predicted_step_ms`, alone and then the time that these
-bytes take on the link; `sent_error_percent` and `step_error_percent` are predicted / measured − 1. `settings` tell
-`nodes`, `mbit` (null: no limit), `batch_size` (sentences a node) and the shape. Rows that are there are left alone,
-but for --force.
+what `ttq.allreduce_bytes` says with the headers of TCP, and `predicted_step_ms`, see `predicted_seconds`;
+`sent_error_percent` and `step_error_percent` are predicted / measured − 1. `settings` tell `nodes`, `mbit` (null: no
+limit), `batch_size` (sentences a node) and the shape. Rows that are there are left alone, but for --force.
 """
 
 import argparse
@@ -43,32 +42,48 @@ import ttqlib as ttq
 
 SPLIT = "cluster"
 FRAME, PAYLOAD = 1514, 1448  # bytes of a full Ethernet frame, and those of them that TCP carries (RFC 7323's stamps)
+FIRST, LATER = 2**20, 25 * 2**20  # bytes of DistributedDataParallel's buckets
 PORT, SECONDS = 29500, 3600  # of the first node; the longest that a run may take
 SEED = 0
 
 
-def predicted(alone_ms: float, payload: int, mbit: float) -> tuple[float, float]:
-    """Bytes on the wire and milliseconds of a step that sends `payload` bytes when all gradients are known."""
-    wire = payload * FRAME / PAYLOAD
-    return wire, alone_ms + (wire * 8 / (mbit * 1e3) if mbit else 0.0)
+def wire_bytes(payload: float) -> float:
+    """What a node puts on the wire to send so many bytes."""
+    return payload * FRAME / PAYLOAD
 
 
-def metrics(steps: Mapping[str, Sequence[float]], rows: int, payload: int | None, mbit: float) -> dict[str, float]:
-    """What a row tells of a method; without `payload`, as for PowerSGD, nothing is predicted.
+def predicted_seconds(alone: Mapping[str, float], gradient_bytes: int, wire_seconds: float) -> float:
+    """Seconds of a step, from those of its parts alone and those that its exchange takes on the link.
 
-    `rows` is of all nodes.
+    DistributedDataParallel sends a bucket as soon as its gradients are there, while the backward pass goes on: what is
+    sent before its end costs nothing. Gradients are taken to come at an even rate.
     """
-    alone, together, sent = 1e3 * median(steps["alone"]), 1e3 * median(steps["together"]), median(steps["sent"])
-    found = {"samples_per_second": 1e3 * rows / together, "step_ms": together, "alone_ms": alone, "sent_bytes": sent}
-    found["efficiency_percent"] = 100 * alone / together
+    ready = ended = 0.0
+    while ready < gradient_bytes:
+        size = min(LATER if ready else FIRST, gradient_bytes - ready)
+        ready += size
+        ended = max(ended, alone["backward"] * ready / gradient_bytes) + wire_seconds * size / gradient_bytes
+    return alone["forward"] + ended + alone["update"]
+
+
+def metrics(
+    steps: Sequence[Mapping[str, float]], rows: int, gradient_bytes: int, payload: int | None, mbit: float
+) -> dict[str, float]:
+    """What a row tells of a method; without `payload`, as for PowerSGD, nothing is predicted. `rows`: of all nodes."""
+    together, sent = median(one["together"] for one in steps), median(one["sent"] for one in steps)
+    alone = median(one["forward"] + one["backward"] + one["update"] for one in steps)
+    found = {"samples_per_second": rows / together, "step_ms": 1e3 * together, "alone_ms": 1e3 * alone}
+    found |= {"efficiency_percent": 100 * alone / together, "sent_bytes": sent, "gradient_bytes": gradient_bytes}
     if payload is not None:
-        wire, milliseconds = predicted(alone, payload, mbit)
+        wire = wire_bytes(payload)
+        seconds = wire * 8 / (mbit * 1e6) if mbit else 0.0
+        expected = median(predicted_seconds(one, gradient_bytes, seconds) for one in steps)
         found |= {"predicted_sent_bytes": wire, "sent_error_percent": 100 * (wire / sent - 1)}
-        found |= {"predicted_step_ms": milliseconds, "step_error_percent": 100 * (milliseconds / together - 1)}
+        found |= {"predicted_step_ms": 1e3 * expected, "step_error_percent": 100 * (expected / together - 1)}
     return found
 
 
-def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, dict[str, list]]:
+def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Start one process a node, wait for all, and return what the first has written.
 
     Raises:
@@ -86,7 +101,7 @@ def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, dict[st
             said = open_files.enter_context(open(Path(folder) / f"{number}.txt", "w+"))
             command = node.command(sys.executable, *engine, *task)
             processes.append((subprocess.Popen(command, env=environment, stdout=said, stderr=said), said))
-        if any([process.wait(SECONDS) for process, _ in processes]):
+        if sum(process.wait(SECONDS) != 0 for process, _ in processes):  # all are waited for
             last = "".join(f"\n{node.name}: {_last_words(said)}" for node, (_, said) in zip(nodes, processes))
             raise RuntimeError(f"a node has failed:{last}")
         return json.loads(out.read_text(encoding="utf-8"))
@@ -97,12 +112,11 @@ def _last_words(said: TextIO) -> str:
     return said.read()[-3000:]
 
 
-def row_from(options: argparse.Namespace, mbit: float, method: str, steps: Mapping[str, Sequence[float]]) -> dict:
+def row_from(options: argparse.Namespace, mbit: float, method: str, steps: Sequence[Mapping[str, float]]) -> dict:
     """The row of one method of a run."""
     model, recipe = replica.new_model(options.shape, method, options.hidden), replica.recipe(options.shape, method)
     payload = None if method == replica.POWER_SGD else ttq.allreduce_bytes(model, options.nodes)
-    figures = metrics(steps, options.batch_size * options.nodes, payload, mbit)
-    figures["gradient_bytes"] = ttq.parameter_bytes(model)
+    figures = metrics(steps, options.batch_size * options.nodes, ttq.parameter_bytes(model), payload, mbit)
     with TemporaryDirectory() as folder:
         stored = stored_bytes(model, Path(folder))
     rank, bits = recipe.get("rank"), recipe.get("bits", 32)

@@ -80,6 +80,7 @@ def _connect(node: Node, switch: str, port: str, mbit: float | None) -> None:
     _run("ip", "-n", node.name, "address", "add", f"{node.address}/24", "dev", INTERFACE)
     for interface in ("lo", INTERFACE):
         _run("ip", "-n", node.name, "link", "set", interface, "up")
+    _run("ip", "-n", node.name, "link", "set", INTERFACE, "gso_max_segs", "1")  # a frame a segment, as on wires
     if mbit is not None:
         burst = f"{max(round(mbit * 1e6 / 8 * BURST), 4096)}"
         bucket = ("tbf", "rate", f"{mbit}mbit", "burst", burst, "latency", LATENCY)

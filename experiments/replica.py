@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,33 +91,33 @@ def new_replica(options: argparse.Namespace, method: str) -> Replica:
     return Replica(model, memory.adam(plain), new_batch(options.shape, plain, options.batch_size))
 
 
-def seconds_of(function: Callable[[], object]) -> float:
-    """All processes begin together; each has its own time."""
+def gradients(one: Replica, silent: bool) -> tuple[float, float]:
+    """Seconds of a forward and a backward pass, which all processes begin together."""
+    one.optimizer.zero_grad()
     dist.barrier()
     began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
+    with one.model.no_sync() if silent else nullcontext():
+        loss = one.model(**one.batch).loss
+        middle = time.perf_counter()
+        loss.backward()
+    return middle - began, time.perf_counter() - middle
 
 
-def step(one: Replica, interface: str) -> tuple[float, float, int]:
-    """Seconds of a step alone and together, and the bytes that this process sent for the second."""
-
-    def gradients(silent: bool) -> None:
-        with one.model.no_sync() if silent else nullcontext():
-            one.model(**one.batch).loss.backward()
-
-    one.optimizer.zero_grad()
-    alone = seconds_of(lambda: gradients(silent=True))
-    one.optimizer.zero_grad()
+def step(one: Replica, interface: str) -> dict[str, float]:
+    """Seconds of the parts of a step alone, and of one together; the bytes that this process sent for the second."""
+    forward, backward = gradients(one, silent=True)
     dist.barrier()
     before = sent_bytes(interface)
-    together = seconds_of(lambda: gradients(silent=False))
-    update = seconds_of(one.optimizer.step)  # it waits for all, so that nothing is still in a queue
-    return alone + update, together + update, sent_bytes(interface) - before
+    together = sum(gradients(one, silent=False))
+    dist.barrier()  # all have what was sent: nothing is still in a queue
+    sent, began = sent_bytes(interface) - before, time.perf_counter()
+    one.optimizer.step()
+    update = time.perf_counter() - began
+    return {"forward": forward, "backward": backward, "update": update, "together": together + update, "sent": sent}
 
 
-def measure(options: argparse.Namespace) -> dict[str, dict[str, list]]:
-    """For each method, and each step: seconds alone and together, those of the slowest process, and bytes, the mean."""
+def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """For each method what each step took the slowest process, alone and together, and the mean of the bytes."""
     replicas = {method: new_replica(options, method) for method in options.methods}
     found: dict[str, list] = {method: [] for method in replicas}
     for turn in range(WARMUP + options.steps):
@@ -127,16 +127,14 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list]]:
                 found[method].append(taken)
     gathered: list = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, found)
-    return {method: _together([each[method] for each in gathered]) for method in replicas}
+    return {method: [_slowest(each) for each in zip(*(one[method] for one in gathered))] for method in replicas}
 
 
-def _together(of_processes: Sequence[Sequence[tuple[float, float, int]]]) -> dict[str, list]:
-    steps = [list(zip(*taken)) for taken in zip(*of_processes)]
-    return {
-        "alone": [max(alone) for alone, _, _ in steps],
-        "together": [max(together) for _, together, _ in steps],
-        "sent": [sum(sent) / len(sent) for *_, sent in steps],
-    }
+def _slowest(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One step, as several processes have measured it."""
+    alone = max(processes, key=lambda one: one["forward"] + one["backward"] + one["update"])
+    together, sent = max(one["together"] for one in processes), sum(one["sent"] for one in processes)
+    return {**alone, "together": together, "sent": sent / len(processes)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
