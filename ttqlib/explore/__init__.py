@@ -38,10 +38,12 @@ from .quantization import (
     steps,
     stored_point,
 )
+from .scaling import WIDTHS, ScalingPoint, scaling, scaling_figure, scaling_point
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [
     "GROUPS",
+    "WIDTHS",
     "BudgetPoint",
     "Choice",
     "DamagePoint",
@@ -58,6 +60,7 @@ __all__ = [
     "RecipePoint",
     "RoundedPoint",
     "Saving",
+    "ScalingPoint",
     "StepPoint",
     "StoredPoint",
     "StudentPoint",
@@ -98,6 +101,9 @@ __all__ = [
     "roofline",
     "roofline_figure",
     "saving",
+    "scaling",
+    "scaling_figure",
+    "scaling_point",
     "short_name",
     "skeleton",
     "step_point",
