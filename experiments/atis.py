@@ -41,6 +41,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from models import SHARES, check_sharing, copied, dense_plan
+from processes import of_step
 from runs import BITS, Settings, Study, first, main, stored_bytes
 from torch.utils.data import DataLoader
 from transformers import BertConfig, TrainingArguments
@@ -57,7 +58,7 @@ DENSE = {"learning_rate": 2e-4, "epochs": 15, "batch_size": 32, "dropout": 0.1} 
 FLOAT = {"bits": 32, "rest": 32, "dense_bits": None, "activations": 32}
 CALIBRATION = 1024  # training sentences that choose what the ranks of --start dense keep
 REST = ("positions", "heads")  # groups that stay as they are unless they are named
-UNSAID = {"start": "random", "sides": 3}  # what rows do not name where it is so
+UNSAID = {"start": "random", "sides": 3, "bf16": False}  # what rows do not name where it is so
 GROUPED = {"nargs": "+", "metavar": "GROUP=N"}
 
 
@@ -77,6 +78,7 @@ class Training(Settings):
     float_epochs: int = HfArg(default=20, help="of the run that is quantized")
     learning_rate: float = 2e-4
     epochs: int = 20
+    bf16: bool = HfArg(default=False, help="train under autocast to bfloat16")
     hidden: int = HfArg(default=WIDTH, help="columns, a multiple of 64: narrow controls")
 
     def __post_init__(self):
@@ -236,7 +238,8 @@ class Atis(Study):
             learning_rate=settings.learning_rate,
             lr_scheduler_type="linear",
             warmup_steps=0.1,
-            per_device_train_batch_size=settings.batch_size,
+            bf16=settings.bf16,
+            **of_step(settings.batch_size, self.options),
             label_names=["intent_labels", "slot_labels"],
             **arguments,
         )

@@ -43,6 +43,7 @@ from inspect import signature
 
 import torch
 from models import MODELS, SHARES, STARTS, WORDS, check_sharing, copied, from_hub, longest, student_plan
+from processes import of_step
 from runs import BITS, Settings, Study, finished, first, main
 from schedules import SCHEDULES
 from sentences import crossed_sentences, hold_out_rows, hold_out_sentences, whole_sentences
@@ -222,7 +223,7 @@ class Glue(Study):
                 learning_rate=settings.teacher_learning_rate,
                 lr_scheduler_type="linear",
                 warmup_steps=0.1,
-                per_device_train_batch_size=TEACHER_BATCH,
+                **of_step(TEACHER_BATCH, self.options),
                 bf16=settings.teacher_bf16,
                 **arguments,
             )
@@ -230,7 +231,7 @@ class Glue(Study):
             return ttq.QATTrainer(model, how, data_collator=self.data.collate, train_dataset=rows)
         how = TrainingArguments(
             learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
+            **of_step(settings.batch_size, self.options),
             bf16=settings.bf16,
             **arguments,
         )

@@ -8,7 +8,6 @@ goes on as if nothing had happened, and what it starts from, as a student from i
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
+from processes import is_first_process, of_step
 from results import add_options, fingerprint, origin, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
@@ -37,7 +37,7 @@ COLUMNS = ("task", "rank", "bits")  # the settings that have a column of their o
 REPORT, MODEL = "finished.json", "model"  # in the folder of a run: its scores, and what `from_pretrained` reads
 LIMITS = {  # of settings, from least to most
     **dict.fromkeys(("rank", "word_rank", "word_cores", "sides", "layers"), (1, inf)),
-    **dict.fromkeys(("rows", "batch_size", "save_steps"), (1, inf)),
+    **dict.fromkeys(("rows", "batch_size", "save_steps", "accumulate"), (1, inf)),
     **dict.fromkeys(("epochs", "float_epochs", "teacher_epochs", "steps", "teacher_seed"), (0, inf)),
     **dict.fromkeys(("learning_rate", "float_learning_rate", "last_learning_rate"), (1e-12, 1.0)),
     **dict.fromkeys(("teacher_learning_rate", "temperature"), (1e-12, 1e3)),
@@ -152,6 +152,7 @@ def parse(study: type[Study], arguments: Sequence[str] | None = None) -> tuple[S
     parser = HfArgumentParser(study.made_with, description=study.__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--save-steps", type=int, default=200, help="between two checkpoints")
+    parser.add_argument("--accumulate", type=int, default=1, help="batches that a process makes of its part of a step")
     parser.add_argument(f"--{study.last}", dest="last", action="store_true", help=f"score {study.last} splits too")
     add_options(parser, study.name, study.kept_with)
     options = parser.parse_args(arguments)
@@ -160,8 +161,10 @@ def parse(study: type[Study], arguments: Sequence[str] | None = None) -> tuple[S
     options.seeds.sort()
     options.refuse = parser.error
     try:
-        check_limits({"save_steps": options.save_steps})
-        return parser.parse_dict(vars(options), allow_extra_keys=True)[0], options
+        check_limits({"save_steps": options.save_steps, "accumulate": options.accumulate})
+        settings = parser.parse_dict(vars(options), allow_extra_keys=True)[0]
+        of_step(settings.batch_size, options)
+        return settings, options
     except ValueError as problem:
         parser.error(str(problem))
 
@@ -277,11 +280,6 @@ def write_rows(study: Study, models: Sequence[PreTrainedModel], reports: Sequenc
             spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
             print(f"  {split:22} {metric:22} {found['mean']:9.3f}{spread}")
     print(f"{row['ratio']}× fewer bytes; written to {path}")
-
-
-def is_first_process() -> bool:
-    """Of several processes, which torchrun starts, one writes."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def first(rows: Dataset, count: int | None) -> Dataset:

@@ -34,6 +34,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from peers import PEERS, Job, converted
+from processes import of_step
 from results import RESULTS, RUNS, read
 from runs import Settings, Study, main, stored_bytes
 from torch import Tensor, nn
@@ -204,7 +205,7 @@ class Teq(Study):
             max_steps=settings.scale_steps,
             learning_rate=settings.scale_rate,
             lr_scheduler_type="linear",
-            per_device_train_batch_size=settings.batch_size,
+            **of_step(settings.batch_size, self.options),
             **arguments | {"weight_decay": 0.0},
         )
         return ttq.QATTrainer(model, how, train_dataset=[{"input_ids": row, "labels": row} for row in ids])

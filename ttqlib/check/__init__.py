@@ -6,6 +6,7 @@ write the function passes. One file a subject.
 
 from . import assignments
 from .allocation import fewest_bytes, lower_hull, predicted_kl, training_costs
+from .beyond import numbers_and_flops, rows_of_patches, samples_a_second
 from .deployment import compute_bound_rows, largest_rank, ride_along
 from .distillation import attention_loss, even_map
 from .equivalent import alpha_gradient, awq_scale, best_exponent, scaled_pair
@@ -68,6 +69,7 @@ __all__ = [
     "learned_step",
     "lower_hull",
     "mean_pool",
+    "numbers_and_flops",
     "pack_bits",
     "pareto",
     "predicted_kl",
@@ -76,6 +78,8 @@ __all__ = [
     "rank_for",
     "rest_bits",
     "ride_along",
+    "rows_of_patches",
+    "samples_a_second",
     "scaled_pair",
     "smallest_within",
     "standard_errors",

@@ -3,12 +3,13 @@
 What a control changes is computed by a plain function, usable and tested without any widget. One file a subject.
 """
 
+from ..measures.roofline import Machine, Work, layer_work, this_machine
 from ..plans.groups import GROUPS, Choice, plan_by_groups
 from .app.builder import PlanApp
 from .budgets import BudgetPoint, budget, budget_figure, budget_point, budget_text, choice_in_words, short_name
 from .builder import PlanBuilder, chosen_by, plan_figure, plan_text
 from .contraction import contraction_orders, orders
-from .deployment import Machine, Saving, Work, layer_work, roofline, roofline_figure, saving, this_machine
+from .deployment import Saving, roofline, roofline_figure, saving
 from .equivalent import RecipePoint, recipes, recipes_figure, recipes_text
 from .explorer import Explorer
 from .extreme import ExtremePoint, extreme, extreme_figure, extreme_points, extreme_text
@@ -37,10 +38,12 @@ from .quantization import (
     steps,
     stored_point,
 )
+from .scaling import WIDTHS, ScalingPoint, scaling, scaling_figure, scaling_point
 from .trains import FormatPoint, TTPoint, formats, matrix_formats, tt, tt_point
 
 __all__ = [
     "GROUPS",
+    "WIDTHS",
     "BudgetPoint",
     "Choice",
     "DamagePoint",
@@ -57,6 +60,7 @@ __all__ = [
     "RecipePoint",
     "RoundedPoint",
     "Saving",
+    "ScalingPoint",
     "StepPoint",
     "StoredPoint",
     "StudentPoint",
@@ -97,6 +101,9 @@ __all__ = [
     "roofline",
     "roofline_figure",
     "saving",
+    "scaling",
+    "scaling_figure",
+    "scaling_point",
     "short_name",
     "skeleton",
     "step_point",

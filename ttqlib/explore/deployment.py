@@ -1,50 +1,19 @@
-"""What a layer has to compute and to move, and how long that must take on a given machine: the roofline."""
+"""How many times less a thin pair takes than the dense layer, on a machine of one's own making."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..measures.clock import interleaved_medians
+from ..measures.roofline import Machine, layer_work
 from .explorer import Explorer, choice, stops, whole
 
-FLOAT32 = 4  # bytes
 ROWS = tuple(2**k for k in range(14))
 HINT = (
     "Try a machine of 1000 GFLOP/s: with many rows the thin pair then waits for memory, and time falls behind FLOPs; "
     "a larger rank makes all three lines sink."
 )
-
-
-@dataclass(frozen=True)
-class Work:
-    """FLOPs to do, and bytes to read or write, each once."""
-
-    flops: int
-    bytes: int
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs a byte."""
-        return self.flops / self.bytes
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a machine does at best: FLOPs a second in large matrix products, bytes a second in large copies."""
-
-    flops: float
-    bytes: float
-
-    def seconds(self, work: Work) -> float:
-        """No less than computing takes, and no less than moving takes, if both go on at the same time."""
-        return max(work.flops / self.flops, work.bytes / self.bytes)
-
-    def roof(self, intensity: float) -> float:
-        """FLOPs a second at best, for work of that many FLOPs a byte."""
-        return min(self.flops, intensity * self.bytes)
 
 
 @dataclass(frozen=True)
@@ -57,28 +26,6 @@ class Saving:
 
     def __str__(self) -> str:
         return f"{self.flops:.1f}× fewer FLOPs, {self.bytes:.1f}× fewer bytes, {self.time:.1f}× faster at best"
-
-
-def this_machine(size: int = 512) -> Machine:
-    """What the machine that this runs on does at best, measured for a moment: a large product and a large copy.
-
-    A busy machine seems slower than it is.
-    """
-    one, other = torch.ones(2, size, size)
-    source = torch.ones(2**22)
-    target = torch.empty_like(source)
-    work = {"product": lambda: one @ other, "copy": lambda: target.copy_(source)}
-    took = interleaved_medians(work, rounds=7, warmup=1)  # milliseconds
-    return Machine(2e3 * size**3 / took["product"], 2e3 * source.nbytes / took["copy"])
-
-
-def layer_work(inputs: int, outputs: int, rows: int, rank: int | None = None) -> Work:
-    """The work of y = x W on `rows` rows of float32, or of y = (x U) V where there is a rank."""
-    if rank is None:
-        numbers = rows * (inputs + outputs) + inputs * outputs
-        return Work(2 * rows * inputs * outputs, FLOAT32 * numbers)
-    numbers = rows * (inputs + rank + outputs) + rank * (inputs + outputs)
-    return Work(2 * rows * rank * (inputs + outputs), FLOAT32 * numbers)
 
 
 def saving(inputs: int, outputs: int, rows: int, rank: int, machine: Machine) -> Saving:

@@ -46,6 +46,27 @@ def parameter_bytes(module: nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
 
 
+def allreduce_bytes(module: nn.Module, processes: int) -> int:
+    """How many bytes each of `processes` sends when they average the gradients of `module` once, by a ring all-reduce.
+
+    Each sends 2 (N − 1) / N of the bytes of its gradients, which are those of the parameters that train, shared ones
+    counted once. That is the least that any algorithm can do, and what gloo and NCCL send for large tensors. What is
+    not counted: the headers of the network, and buffers, which DistributedDataParallel copies from the first process.
+
+    Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69 (2009).
+
+    Raises:
+        ValueError: `processes` is not a whole number of at least 1.
+
+    >>> dense, train = torch.nn.Linear(768, 768), ttq.TTLinear(768, 768, rank=30)
+    >>> ttq.allreduce_bytes(dense, processes=2), ttq.allreduce_bytes(train, processes=2)
+    (2362368, 84864)
+    """
+    whole_number("processes", processes)
+    gradients = sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
+    return round(2 * (processes - 1) * gradients / processes)
+
+
 def flops(layer: nn.Module, tokens: int, merged: bool = False) -> int:
     """Floating-point operations of the matrix products in one forward pass of `layer`: 2 for each multiply-add.
 

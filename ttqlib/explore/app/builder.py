@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 
 import ipywidgets as widgets
 
+from ...measures.roofline import Machine, this_machine
 from ...plans.configs import TTQConfig
-from ..deployment import Machine, this_machine
 from ..dress import Dress
 from ..explorer import WIDE, choice, garbage_waits, stops
 from . import pages

@@ -15,13 +15,13 @@ from ...inventory.ties import tied
 from ...layers.linear import TTLinear
 from ...measures.costs import count_parameters
 from ...measures.report import report
+from ...measures.roofline import Machine, layer_work
 from ...plans.configs import LayerPlan, TTQConfig
 from ...storage.checkpoint import description
 from ...storage.files import DIGEST, Spec, module_bytes
 from ...storage.registration import PlanConfig
 from ...storage.stored import VERSION, expected
 from ...surgery.compress import compress_
-from ..deployment import Machine, layer_work
 from .layers import Layers
 
 TOKENS = 128  # of the sentence whose FLOPs and time are counted

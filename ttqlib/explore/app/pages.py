@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from ..deployment import Machine
+from ...measures.roofline import Machine
 from .costs import TOKENS, Cost
 from .evidence import MARKS, Evidence, Quality
 from .layers import Layers
