@@ -7,7 +7,7 @@ import headline
 from results import ROOT, load
 
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
-FILES = ("atis", "glue", "speed")
+FILES = ("atis", "glue", "xtc", "teq", "speed")
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 
 
@@ -75,6 +75,52 @@ def glue_table(rows: list[dict]) -> str:
         "turned (rotated), of the weights (svd), or nothing. Settings were chosen on held-out training rows; bytes "
         "of the whole folder.",
     )
+
+
+def xtc_table(rows: list[dict]) -> str:
+    """Students of few bits and fewer layers, beside the teacher of their own row."""
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["ratio"], row["settings"].get("steps", 0))):
+        if row["split"] == "validation" and row["method"] != "dense":
+            made, metrics = row["settings"], row["metrics"]
+            words = "" if made["words"] == "dense" else f"rank {made['word_rank']}, "
+            words += f"{made['word_bits']} bit" + "s" * (made["word_bits"] > 1)
+            form = [made.get("layers", "all"), row["bits"], words, made["learning_rate"]]
+            behind = f"{metrics['accuracy_behind']['mean']:.1f}"
+            size, count = f"{row['ratio']:.0f}×", len(row["seeds"])
+            lines.append([row["task"], *form, made["steps"], size, _mean(metrics["accuracy"]), behind, count])
+    return _table(
+        ["XTC, validation", "layers", "bits", "words", "learning rate", "steps", "fewer bytes", "accuracy", "behind"]
+        + ["seeds"],
+        lines,
+        "One stage on crossed sentences; one and two bits have a scale for each row. The teacher is trained with the "
+        "settings of the one above, on another machine; behind: it, on the same rows.",
+    )
+
+
+def teq_table(rows: list[dict]) -> str:
+    """Perplexity of SmolLM2 by every recipe and tool: on the text that it is calibrated on, and on another one."""
+    other = {_recipe(row): row for row in rows if row["split"] == "docstrings"}
+    lines = []
+    for row in sorted(rows, key=lambda row: (-row["bits"], -row["metrics"]["perplexity"]["mean"])):
+        if row["split"] == "manual":
+            beside, size = other.get(_recipe(row)), f"{row['stored_bytes'] / 1e6:.0f} MB"
+            scores = [_perplexity(one) if one else "" for one in (row, beside)]
+            lines.append([*_recipe(row)[::-1], *scores, size, len(row["seeds"])])
+    return _table(
+        ["SmolLM2-135M", "group", "bits", "perplexity, manual", "docstrings", "bytes", "seeds"],
+        lines,
+        "48 windows of 256 tokens of each text. Names with `nc-` are recipes of neural-compressor, `gguf-` types of "
+        "llama.cpp's files; of a tool the bytes are what it would store. The table of words stays in float32: 113 MB.",
+    )
+
+
+def _recipe(row: dict) -> tuple:
+    return row["bits"], row["settings"].get("group", ""), row["method"]
+
+
+def _perplexity(row: dict) -> str:
+    return _mean(row["metrics"]["perplexity"]).removesuffix(" %")
 
 
 def training_table(rows: list[dict]) -> str:
@@ -149,9 +195,9 @@ def _mean(metric: dict[str, float]) -> str:
     return f"{metric['mean']:.1f}{spread} %"
 
 
-def tables(atis: list[dict], glue: list[dict], speed: list[dict]) -> str:
+def tables(atis: list[dict], glue: list[dict], xtc: list[dict], teq: list[dict], speed: list[dict]) -> str:
     """All tables of docs/results.md."""
-    trained = atis_table(atis) + glue_table(glue)
+    trained = atis_table(atis) + glue_table(glue) + xtc_table(xtc) + teq_table(teq)
     return trained + training_table(speed) + inference_table(speed) + speed_table(speed)
 
 
