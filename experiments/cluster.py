@@ -157,7 +157,7 @@ def is_there(rows: Sequence[dict], name: dict) -> bool:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--links", type=float, nargs="+", default=[100, 1000], help="Mbit/s; 0 sets no limit")
+    parser.add_argument("--links", type=float, nargs="+", default=[100.0, 1000.0], help="Mbit/s; 0 sets no limit")
     replica.add_options(parser)
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     add_options(parser, "cluster")

@@ -139,7 +139,7 @@ def test_nothing_is_left_of_a_network(monkeypatch):
     namespaces.remove_leftovers()  # of a process that was killed
     assert name not in listed()
     monkeypatch.setattr(namespaces, "LATENCY", "for ever")
-    with pytest.raises(OSError, match="tbf.*latency"), namespaces.network(1, mbit=100):
+    with pytest.raises(OSError, match="tbf"), namespaces.network(1, mbit=100):
         pass
     assert f"ttq-{os.getpid()}-" not in listed()
 
