@@ -89,7 +89,7 @@ def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, list[di
     Raises:
         RuntimeError: one has failed; with its last words.
     """
-    with TemporaryDirectory() as folder, ExitStack() as open_files:
+    with TemporaryDirectory() as folder, ExitStack() as at_end:
         out, processes = Path(folder) / "steps.json", []
         task = [str(Path(replica.__file__)), "--shape", options.shape, "--batch-size", f"{options.batch_size}"]
         task += ["--methods", *options.methods, "--steps", f"{options.steps}", "--hidden", f"{options.hidden}"]
@@ -98,9 +98,11 @@ def run(nodes: Sequence[Node], options: argparse.Namespace) -> dict[str, list[di
         for number, node in enumerate(nodes):
             engine = ["-m", "torch.distributed.run", "--nnodes", f"{len(nodes)}", "--node-rank", f"{number}"]
             engine += ["--master-addr", nodes[0].address, "--master-port", f"{PORT}", "--local-addr", node.address]
-            said = open_files.enter_context(open(Path(folder) / f"{number}.txt", "w+"))
+            said = at_end.enter_context(open(Path(folder) / f"{number}.txt", "w+"))
             command = node.command(sys.executable, *engine, *task)
-            processes.append((subprocess.Popen(command, env=environment, stdout=said, stderr=said), said))
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+            at_end.callback(process.kill)  # which does nothing to one that has ended
+            processes.append((process, said))
         if sum(process.wait(SECONDS) != 0 for process, _ in processes):  # all are waited for
             last = "".join(f"\n{node.name}: {_last_words(said)}" for node, (_, said) in zip(nodes, processes))
             raise RuntimeError(f"a node has failed:{last}")
@@ -155,7 +157,7 @@ def is_there(rows: Sequence[dict], name: dict) -> bool:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--links", type=float, nargs="+", default=[100, 1000], help="Mbit/s; 0 sets no limit")
+    parser.add_argument("--links", type=float, nargs="+", default=[100.0, 1000.0], help="Mbit/s; 0 sets no limit")
     replica.add_options(parser)
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     add_options(parser, "cluster")
@@ -165,6 +167,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     replica.check(parser, options)
     options.refuse = parser.error
     return options
+
+
+def measured(options: argparse.Namespace, mbit: float) -> dict[str, list[dict[str, float]]]:
+    """The steps of each method, as nodes behind such links have taken them."""
+    with network(options.nodes, mbit or None) as nodes:
+        return run(nodes, options)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -183,8 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.disable_progress_bar()
     for mbit in wanted:
         began = time.perf_counter()
-        with network(options.nodes, mbit or None) as nodes:
-            steps = run(nodes, options)
+        steps = measured(options, mbit)
         seconds = time.perf_counter() - began
         for method, found in steps.items():
             row = row_from(options, mbit, method, found)

@@ -46,6 +46,7 @@ docs/assignments_measured
 :hidden:
 docs/install
 docs/own_model
+docs/cluster
 docs/results
 docs/families
 docs/extend

@@ -132,3 +132,18 @@ def test_a_relative_error_needs_equal_shapes_and_something_to_be_relative_to():
         ttq.relative_error(torch.ones(2, 3), torch.ones(3))
     with refused(ValueError, "zero"):
         ttq.relative_error(torch.zeros(3), torch.ones(3))
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, 0), (2, 1), (4, 1.5), (8, 1.75)])
+def test_processes_send_twice_their_gradients_at_most(processes, share):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 5))
+    assert ttq.allreduce_bytes(model, processes) == share * 4 * (28 + 25)
+    model[1].weight = model[0].weight  # shared: sent once
+    model[0].bias.requires_grad_(False)  # has no gradient
+    assert ttq.allreduce_bytes(model.half(), processes) == round(share * 2 * (24 + 5))
+
+
+@pytest.mark.parametrize("processes", [0, 2.0, True])
+def test_a_number_of_processes_is_a_whole_one(processes):
+    with refused(ValueError, "processes"):
+        ttq.allreduce_bytes(nn.Linear(2, 2), processes)

@@ -27,7 +27,7 @@ BATCH, STEPS, SAVED, DEAD = 8, 10, 4, 6
 STILL = {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}  # each process would draw its own dropout
 FLOAT, FEW_BITS = {"rank": 4}, {"rank": 4, "bits": 4, "rest": 8}
 CURVE = 1e-4  # how far losses may be from those of one process: float32 is summed up in another order, for ten steps
-ROUNDED = 0.02  # where weights are rounded, or in bfloat16: a last bit may put a number on the other side of a step
+ROUNDED = 0.01  # where weights are rounded, or in bfloat16: a last bit may put a number on the other side of a step
 WEIGHTS = {"rtol": 1e-3, "atol": 2e-4}  # how far float weights may be after the ten steps, each of up to 1e-3
 
 

@@ -48,14 +48,15 @@ def encode(rows, tokenizer, intents: Sequence[str] = (), slots: Sequence[str] = 
     """`rows` of one split as model inputs; nothing is padded yet.
 
     Args:
-        rows: a split as `load_task` gives them, or any `datasets.Dataset` with the same columns.
+        rows: a split as `load_task` gives them, or any `datasets.Dataset` with the same columns; or a stream, an
+            `IterableDataset`, whose labels are then read through once: all rows are encoded when they are asked for.
         tokenizer: of transformers; rows with slots need a fast one.
         intents, slots: the names that labels are numbers into; rows without slots need none.
         max_length: longer rows are cut to so many tokens.
 
     Returns:
-        A `datasets.Dataset` of as many rows, whose lists are as long as the row has tokens, T ≤ `max_length`:
-        `input_ids`, `attention_mask` and what else the tokenizer gives.
+        A `datasets.Dataset` of as many rows, or a stream, whose lists are as long as the row has tokens,
+        T ≤ `max_length`: `input_ids`, `attention_mask` and what else the tokenizer gives.
         Rows with slots: `intent_labels`, one number; `slot_labels` (T), that of a word at its first piece and −100
         elsewhere; `word_starts`, for each word where its first piece stands, −1 where it was cut off or the tokenizer
         drops it. A label that is not among the names becomes −1.

@@ -29,9 +29,9 @@ class QATTrainer(Trainer):
     `ttq.save`.
 
     Raises:
-        ValueError: several GPUs in one process, FSDP or DeepSpeed, which shard and save in their own ways; or a
-            checkpoint to load from is a packed model, was made with another plan, or does not have exactly the
-            model's tensors.
+        ValueError: several GPUs in one process; FSDP, which takes no parameter without dimensions, as scales are; or
+            DeepSpeed, which saves in its own way; or a checkpoint to load from is a packed model, was made with another
+            plan, or does not have exactly the model's tensors.
         FileNotFoundError: such a checkpoint lacks its weights.
     """
 
