@@ -80,6 +80,7 @@ def served(address: str, log: Path, minutes: Minutes, ready: Path | None, step: 
 def move_first_slider(page: Page) -> None:
     """Shift+Enter from the top until a slider is there, then one arrow key."""
     page.locator(browser.CELLS).wait_for(timeout=1000 * PATIENCE)
+    page.wait_for_function(browser.KERNEL_IS_IDLE, timeout=1000 * PATIENCE)  # before that, a key opens a dialog
     page.locator(f"{browser.CELLS} .jp-Cell").first.click()
     slider = page.locator("[role=slider]").first
     for _ in range(6):
@@ -97,6 +98,7 @@ def move_first_slider(page: Page) -> None:
 def lab(clone: Path, minutes: Minutes, ready: Path | None) -> None:
     port, token = browser.free_port(), secrets.token_hex(16)
     flags = f"--no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={port} --IdentityProvider.token={token}"
+    flags += " --LabApp.expose_app_in_browser=True"  # so that the page says when the kernel is there
     address = f"http://127.0.0.1:{port}"
     with typed(clone, "lab", ready, flags) as log, browser.window() as page:
         served(f"{address}/api/status?token={token}", log, minutes, ready, "make lab")

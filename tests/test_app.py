@@ -134,7 +134,9 @@ def check_widths(page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_timeout(300)
         assert not browser.too_wide(page), width
-        browser.explorers(page).screenshot(path=str(browser.SHOTS / f"{name}-{width}.png"))  # all of it
+        height = browser.explorers(page).evaluate("node => Math.ceil(node.getBoundingClientRect().height)")
+        page.set_viewport_size({"width": width, "height": height + 400})  # the page scrolls inside itself
+        page.screenshot(path=str(browser.SHOTS / f"{name}-{width}.png"))
 
 
 @pytest.mark.matrix

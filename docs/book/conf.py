@@ -53,7 +53,9 @@ def reachable(app, exception) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         text = text.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
-        page.write_text(re.sub(r"<pre(?=>)", '<pre tabindex="0"', text), encoding="utf-8")
+        page.write_text(
+            re.sub(r'<(pre(?=>)|div(?= class="table-wrapper))', r'<\1 tabindex="0"', text), encoding="utf-8"
+        )
 
 
 def setup(app) -> None:
