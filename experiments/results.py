@@ -79,7 +79,14 @@ def record(
         raise ValueError(f"a row needs exactly the fields {MEASURED}, got {tuple(row)}")
     script = Path(sys.argv[0])
     command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
-    row = {**row, "command": command, **(made or origin()), "seconds": round(seconds, 1), "data": data, "data_sha256": data_sha256}
+    row = {
+        **row,
+        "command": command,
+        **(made or origin()),
+        "seconds": round(seconds, 1),
+        "data": data,
+        "data_sha256": data_sha256,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = read(path)
