@@ -198,7 +198,7 @@ def measure(processes: Mapping[str, Process], windows: torch.Tensor, rounds: int
 
 
 def memory_rate(threads: int = THREADS, rounds: int = 9) -> float:
-    """Bytes a second that so many threads read together, at best: each looks for the largest of an array that no cache holds."""
+    """Bytes a second that so many threads read together, at best: each looks for the largest of more than a cache."""
     arrays = [np.ones(READ // 8) for _ in range(threads)]
     best = math.inf
     with ThreadPoolExecutor(threads) as pool:
