@@ -74,7 +74,8 @@ def test_few_bits_are_written_in_few_bits(tmp_path):
     weights = sum(one.numel() for one in llama().parameters() if one.ndim > 1)
     assert sizes[8] - sizes[4] == pytest.approx(weights * (4 / 8 + 4 / 8 / 32), rel=0.02)
     assert sizes[4] - sizes[2] == pytest.approx(weights * (2 / 8 + 2 / 8 / 32), rel=0.04)  # zero points fill bytes
-    assert sizes[None] - sizes[8] == pytest.approx(weights * (3 - 5 / 32), rel=0.02)
+    twice = 4 * 96 * 64  # a float table, for the head is a turned one
+    assert sizes[None] - sizes[8] == pytest.approx(weights * (3 - 5 / 32) + twice, rel=0.02)
 
 
 def test_inputs_rounded_to_8_bits_move_logits_a_little(tmp_path):

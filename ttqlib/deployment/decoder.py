@@ -41,8 +41,9 @@ def export_talker(
     """Write a Llama into `folder` for `Talker`: `model.onnx`, `tokenizer.json`, `talk.json`.
 
     A weight under `GroupRTN` in groups of 16, 32, 64, 128 or 256 is written in its own codes and scales, and so is the
-    table of words; any other weight in float32, with the values that the layer sees. The graph is compared with the
-    model. The folder is switched in as a whole, as by `save`; the model stays as it is.
+    table of words; any other weight in float32, with the values that the layer sees (a tied table then stands there
+    twice). The graph is compared with the model. The folder is switched in as a whole, as by `save`; the model stays as
+    it is.
 
     Args:
         model: the transformers model, with plain linear layers; scales that fold are folded (`fold_`).
@@ -58,20 +59,9 @@ def export_talker(
         ModuleNotFoundError: the packages of the extra `deploy` are not installed.
     """
     _check(model, tokenizer)
-    most = model.config.max_position_embeddings
-    length = whole_number("max_length", min(most, LONGEST) if max_length is None else max_length, minimum=2)
-    if length > most:
-        raise ValueError(f"max_length must be at most {most}, the positions that the model has, got {length}")
-    config, ends = model.config, model.generation_config.eos_token_id
-    told = {
-        "layers": config.num_hidden_layers,
-        "cache": [config.num_key_value_heads, config.head_dim],
-        "vocabulary": config.vocab_size,
-        "max_length": length,
-        "ends": ends if isinstance(ends, list) else [] if ends is None else [ends],
-    }
+    told = _told(model, max_length)
     with replacing(folder, fence=(CONFIG, GRAPH)) as new:
-        graph = _Llama(model, length, INT8 if int8_inputs else FLOAT)
+        graph = _Llama(model, told["max_length"], INT8 if int8_inputs else FLOAT)
         graph.write(new / GRAPH)
         if tokenizer is not None:
             tokenizer.backend_tokenizer.save(str(new / TOKENIZER))
@@ -95,6 +85,21 @@ def _check(model, tokenizer) -> None:
             f"the graph has silu and positions of the kinds {', '.join(TURNS)}; this model has "
             f"{model.config.hidden_act} and {kind}"
         )
+
+
+def _told(model: LlamaForCausalLM, max_length: int | None) -> dict:
+    """The contents of talk.json, but for the digests."""
+    config, ends, most = model.config, model.generation_config.eos_token_id, model.config.max_position_embeddings
+    length = whole_number("max_length", min(most, LONGEST) if max_length is None else max_length, minimum=2)
+    if length > most:
+        raise ValueError(f"max_length must be at most {most}, the positions that the model has, got {length}")
+    return {
+        "layers": config.num_hidden_layers,
+        "cache": [config.num_key_value_heads, config.head_dim],
+        "vocabulary": config.vocab_size,
+        "max_length": length,
+        "ends": ends if isinstance(ends, list) else [] if ends is None else [ends],
+    }
 
 
 def _compare(model: LlamaForCausalLM, talker: Talker, tolerance: float) -> None:
