@@ -103,5 +103,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training.distill": ["DistillTrainer"],
         "deployment.predictor": ["Predictor"],
         "deployment.export": ["THIN_SIDE", "export_onnx"],
+        "deployment.decoder": ["export_talker"],
+        "deployment.talker": ["Talker"],
     },
 )

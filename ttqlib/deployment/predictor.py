@@ -60,7 +60,7 @@ class Predictor:
         self.problem_type: str = config["problem_type"]
         self._padding, self._tokenizer = config["padding"], None
         if TOKENIZER in config["sha256"]:
-            self._tokenizer = _load_tokenizer(folder / TOKENIZER, self.max_length if truncate else None)
+            self._tokenizer = load_tokenizer(folder / TOKENIZER, self.max_length if truncate else None)
         options = SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantize while loading, once
@@ -202,7 +202,7 @@ def _chances(kind: str, names: list[str], logits: np.ndarray) -> dict[str, float
 
 def write_config(folder: Path, config: dict) -> None:
     """Write deploy.json into an export: `config` and the digests of the other files."""
-    digests = {name: _sha256(folder / name) for name in (GRAPH, TOKENIZER) if (folder / name).exists()}
+    digests = {name: sha256(folder / name) for name in (GRAPH, TOKENIZER) if (folder / name).exists()}
     text = json.dumps({"format": FORMAT, **config, "sha256": digests}, indent=1, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -231,7 +231,7 @@ def read_config(folder: Path) -> dict:
     for name, digest in config["sha256"].items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}, of which its {CONFIG} speaks: export again")
-        if _sha256(folder / name) != digest:
+        if sha256(folder / name) != digest:
             raise ValueError(f"{folder / name} is not the one that {CONFIG} was written with: export again")
     return config
 
@@ -246,11 +246,12 @@ def _of_format_1(config: dict, path: Path) -> dict:
     return {**config, "problem_type": NUMBER if number else ONE_LABEL}
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _load_tokenizer(path: Path, truncate_to: int | None):
+def load_tokenizer(path: Path, truncate_to: int | None):
     """Without the padding and the truncation that the last use in training left in the file."""
     from tokenizers import Tokenizer
 
