@@ -72,6 +72,7 @@ EVALUATE = """async expression => {
     return (await asked.done).content.user_expressions.answer;
 }"""
 ACTIVE_CELL = "() => window.jupyterapp?.shell?.currentWidget?.content?.activeCellIndex ?? null"
+NO_SIDEBAR = "() => { window.jupyterapp.shell.collapseLeft() }"
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 SHOTS = ROOT / "runs" / "screenshots"  # which git ignores: to be looked at
 KEYS = {  # the controls that explorers are made of, by class, and what is pressed on each

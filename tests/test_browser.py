@@ -73,6 +73,7 @@ def test_an_explorer_can_be_read_at_every_width_in_both_themes(page, chapters, p
     browser.open_notebook(page, chapters, path.name)
     assert browser.run_all(page) == []
     browser.explorers(page).locator(".ttq-figure[src]").wait_for(timeout=20_000)
+    page.evaluate(browser.NO_SIDEBAR)  # as somebody with a narrow window does: it takes 300 px
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         page.evaluate(browser.THEME, theme)
         for width in (1400, 900, 400):

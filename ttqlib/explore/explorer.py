@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from .dress import Dress
 
-WIDE = {"width": "100%", "max_width": "52em"}
+ROOM = "calc(100% - 4px)"  # what the margins of ipywidgets leave of a row
+WIDE = {"width": ROOM, "max_width": "52em"}
 RESET = "Back to the start"
 
 
@@ -35,7 +36,7 @@ class Explorer(widgets.VBox):
         rows = [[name] for name in controls] if rows is None else rows
         self.controls, self.draw = {name: controls[name] for row in rows for name in row}, draw
         self.picture, self.readout = widgets.Image(format="png"), widgets.HTML()
-        self.picture.layout = widgets.Layout(max_width="100%", align_self="flex-start")  # a VBox would stretch it
+        self.picture.layout = widgets.Layout(max_width=ROOM, align_self="flex-start")  # a VBox would stretch it
         self.hint, self.reset = widgets.HTML(hint), widgets.Button(description=RESET)
         self.reset.layout = widgets.Layout(align_self="flex-start")
         wrapped = widgets.Layout(flex_flow="row wrap")
