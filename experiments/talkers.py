@@ -14,10 +14,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+
+ROOM = 256  # new tokens that an engine takes memory for, where it has to be told
 
 
 class PyTorch:
@@ -60,7 +63,7 @@ class Ours:
         from ttqlib.deployment.talker import Talker
 
         talker = Talker(path, threads=threads)
-        self.tokens, self.logits = talker.tokens, talker.logits
+        self.tokens, self.logits = partial(talker.tokens, most=ROOM), talker.logits
 
 
 class GenAI:
@@ -81,7 +84,7 @@ class GenAI:
         return generator
 
     def tokens(self, ids: list[int]) -> Iterable[int]:
-        generator = self._generator(ids, len(ids) + 256)
+        generator = self._generator(ids, len(ids) + ROOM)
         while not generator.is_done():
             generator.generate_next_token()
             yield int(generator.get_next_tokens()[0])

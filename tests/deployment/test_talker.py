@@ -63,7 +63,8 @@ def test_the_graph_answers_as_the_model_and_goes_on_as_it_does(tmp_path, bits, c
     expected = model(torch.tensor([ids])).logits[0].detach().numpy()
     assert np.abs(talker.logits(ids) - expected).max() <= 1e-5 * np.abs(expected).max()
     assert list(islice(talker.tokens(ids), 24)) == alone(model, ids, 24)
-    assert len(list(talker.tokens(ids))) == 64 - len(ids)
+    assert len(list(talker.tokens(ids))) == 64 - len(ids) == len(list(talker.tokens(ids, most=99)))
+    assert list(talker.tokens(ids, most=3)) == alone(model, ids, 3)
 
 
 def test_few_bits_are_written_in_few_bits(tmp_path):

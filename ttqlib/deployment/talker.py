@@ -10,7 +10,6 @@ pass of one token, and nothing is copied.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -60,20 +59,22 @@ class Talker:
         if self._tokenizer is None:
             raise ValueError("this export has no tokenizer: ttq.export_talker(model, folder, tokenizer) puts one in")
         found = []
-        for token in islice(self.tokens(self._tokenizer.encode(text).ids), whole_number("most", most)):
+        for token in self.tokens(self._tokenizer.encode(text).ids, most=most):
             if token in self.ends:
                 break
             found.append(token)
         return self._tokenizer.decode(found)
 
-    def tokens(self, ids: Sequence[int]) -> Iterator[int]:
-        """The likeliest next token after `ids`, the likeliest after that one, and so on, up to `max_length` in all.
+    def tokens(self, ids: Sequence[int], *, most: int | None = None) -> Iterator[int]:
+        """The likeliest next token after `ids`, the likeliest after that one, and so on: `most` of them, or as many as
+        `max_length` leaves room for. Memory is taken for that many.
 
         Raises:
-            TypeError, ValueError: as `logits`.
+            TypeError, ValueError: as `logits`; `most` below 1.
         """
         given = self._checked(ids)
-        return self._go_on(given)
+        room = self.max_length if most is None else min(self.max_length, len(given) + whole_number("most", most))
+        return self._go_on(given, room)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """The logits after each of `ids` (T,), each with those before it: (T, vocabulary).
@@ -86,13 +87,12 @@ class Talker:
         state = _State(self, len(given), every=True)
         return state.read(given)
 
-    def _go_on(self, ids: np.ndarray) -> Iterator[int]:
-        state = _State(self, self.max_length, every=False)
-        for length in range(len(ids), self.max_length):
+    def _go_on(self, ids: np.ndarray, room: int) -> Iterator[int]:
+        state = _State(self, room, every=False)
+        for _ in range(len(ids), room):
             token = int(state.read(ids)[-1].argmax())
             yield token
-            if length + 1 < self.max_length:
-                ids = np.array([token])
+            ids = np.array([token])
 
     def _checked(self, ids: Sequence[int]) -> np.ndarray:
         given = np.asarray(ids)
