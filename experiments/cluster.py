@@ -5,7 +5,8 @@
     python experiments/cluster.py --methods tt tt-qat --batch-size 128 --record       # does a second node pay?
     python experiments/cluster.py --shape bert-base --methods dense --batch-size 8 --steps 2   # 12 GB, then tt
 
-As root, on Linux, with `ip` and `tc`. Minutes on two quiet cores: 3 for the first line, 5, 2, and 10 for the last.
+As root, on Linux, with `ip` and `tc`. Minutes on two quiet cores, estimated: 3 for the first line, 5, 2, and 10 for
+the last.
 On each node torchrun starts experiments/replica.py, as it would on computers of their own. All methods of a run take
 turns, step by step, and so do steps with and without the others: what else the machine does meets all alike.
 
