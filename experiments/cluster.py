@@ -3,11 +3,11 @@
     python experiments/cluster.py --record                          # two nodes, links of 100 and 1 000 Mbit/s
     python experiments/cluster.py --nodes 4 --batch-size 8 --record
     python experiments/cluster.py --methods tt tt-qat --batch-size 128 --record       # does a second node pay?
-    python experiments/cluster.py --shape bert-base --methods dense --batch-size 8 --steps 2   # 12 GB, then tt
+    python experiments/cluster.py --shape bert-base --methods dense --batch-size 8 --steps 2   # 6 GB; then tt
 
-As root, on Linux, with `ip` and `tc`. Minutes on two quiet cores: 3 for the first line, 5, 2, and 10 for the last.
-On each node torchrun starts experiments/replica.py, as it would on computers of their own. All methods of a run take
-turns, step by step, and so do steps with and without the others: what else the machine does meets all alike.
+As root, on Linux, with `ip` and `tc`. Minutes on two quiet cores, estimated: 3 for the first line, 5, 2, and 10 for
+the last. On each node torchrun starts experiments/replica.py, as it would on computers of their own. All methods of a
+run take turns, step by step, and so do steps with and without the others: what else the machine does meets all alike.
 
 A row holds medians over the steps: `alone_ms` and `step_ms`, of the slowest process, without and with the exchange of
 gradients; `samples_per_second` of all nodes; `efficiency_percent`, alone / step, which is weak scaling; `sent_bytes`

@@ -7,8 +7,8 @@
 Each step is done twice: alone, without a word to the others, and together, with gradients averaged by PyTorch's
 DistributedDataParallel. Both are timed, and what leaves the network interface during the second is counted. Inputs are
 random numbers: neither time nor traffic of a dense model asks what they are, and a tensor train has more words to make
-than with sentences. Adam's step is in both times. Minutes: under one on two quiet cores, and half an hour for
-`--shape bert-base` over a link of 100 Mbit/s, which takes 5 GB a process.
+than with sentences. Adam's step is in both times. Minutes on two quiet cores, estimated: under one;
+`--shape bert-base` over a link of 100 Mbit/s ten or more, with some 3 GB a process (never run yet).
 """
 
 import argparse
