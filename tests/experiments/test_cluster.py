@@ -119,7 +119,7 @@ def test_a_link_is_no_faster_than_it_is_told_to_be():
             assert int(listener.stdout.readline()) == 2_500_000
         said = subprocess.run(nodes[1].command("cat", "/proc/net/dev"), capture_output=True, text=True).stdout
     sent = int(said.split(f"{namespaces.INTERFACE}:")[1].split()[8])
-    assert 1 < sent / (2_500_000 * cluster.FRAME / cluster.PAYLOAD) < 1.02
+    assert 0.99 < sent / (2_500_000 * cluster.FRAME / cluster.PAYLOAD) < 1.02  # options of a segment are optional
     assert seconds > 0.95 * 2_500_000 * 8 / 100e6  # a busy machine only makes it longer
 
 

@@ -159,8 +159,8 @@ def test_rules_say_float_and_rest_apart_from_what_they_leave_open():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: ttq.LayerPlan(8), "format of a layer must be one of TT, TTM, None, got 8"),
-        (lambda: ttq.LayerPlan("float"), "format of a layer must be one of TT, TTM, None, got 'float'"),
+        (lambda: ttq.LayerPlan(8), "format of a layer must be one of TT, TTM, Shared, None, got 8"),
+        (lambda: ttq.LayerPlan("float"), "format of a layer must be one of TT, TTM, Shared, None, got 'float'"),
         (
             lambda: ttq.LayerPlan(quantize=4),
             "quantize of a layer must be one of LSQ, Binary, Ternary, GroupRTN, 'float'",
@@ -187,7 +187,10 @@ REFUSED = {
     "shadowed": (lambda m: ttq.plan(m, rules={"self": ttq.TT(2), "query": ttq.TT(3)}), "'query'"),
     "kind": (lambda m: ttq.plan(m, rules={"embeddings": ttq.TT(2)}), "'embeddings' gives TT to bert.embeddings.word"),
     "other kind": (lambda m: ttq.plan(m, rules={"query": ttq.TTM(2)}), "TTM is for an embedding"),
-    "value": (lambda m: ttq.plan(m, rules={"query": 4}), "rule 'query' must be a TT, a TTM, a weight quantizer"),
+    "value": (
+        lambda m: ttq.plan(m, rules={"query": 4}),
+        "rule 'query' must be a TT, a TTM, a Shared, a weight",
+    ),
     "large": (lambda m: ttq.plan(m, rank=500), "nothing that gets smaller at rank 500"),
     "no layers": (lambda m: ttq.plan(nn.ReLU(), bits=4), "ReLU has no layers to compress"),
 }
