@@ -6,7 +6,6 @@ addition of a block and the norm behind it in one. A token of a small model is a
 """
 
 import os
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..storage.folders import replacing
 from ..tensors.shapes import whole_number
+from .exported import GRAPH, TOKENIZER, check_installed
 from .few_bits import Blocks, blocks_of
-from .predictor import GRAPH, TOKENIZER
-from .talker import CONFIG, Talker, write_config
+from .talker import SETTINGS, Talker
 
 PACKAGES = ("onnx", "onnxruntime", "tokenizers")
 LONGEST = 2048  # tokens, where `max_length` is not given
@@ -60,21 +59,17 @@ def export_talker(
     """
     _check(model, tokenizer)
     told = _told(model, max_length)
-    with replacing(folder, fence=(CONFIG, GRAPH)) as new:
+    with replacing(folder, fence=(SETTINGS.name, GRAPH)) as new:
         graph = _Llama(model, told["max_length"], INT8 if int8_inputs else FLOAT)
         graph.write(new / GRAPH)
         if tokenizer is not None:
             tokenizer.backend_tokenizer.save(str(new / TOKENIZER))
-        write_config(new, told)
+        SETTINGS.write(new, told)
         _compare(model, Talker(new), ROUNDED if int8_inputs and graph.few_bits else TOLERANCE)
 
 
 def _check(model, tokenizer) -> None:
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise ModuleNotFoundError(
-                f"{package} is missing: python -m pip install -e '.[deploy]' brings it", name=package
-            )
+    check_installed(PACKAGES)
     if not isinstance(model, LlamaForCausalLM):
         raise TypeError(f"model must be a LlamaForCausalLM, got {type(model).__name__}: ttq.export_onnx takes others")
     if tokenizer is not None and not hasattr(tokenizer, "backend_tokenizer"):

@@ -18,7 +18,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, redirect_stderr
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -32,7 +31,8 @@ from ..storage.folders import replacing
 from ..surgery.attention import LatentAttention
 from ..surgery.fuse import fuse_
 from .description import describe, example
-from .predictor import CONFIG, GRAPH, TOKENIZER, Predictor, write_config
+from .exported import GRAPH, TOKENIZER, check_installed
+from .predictor import SETTINGS, Predictor
 
 ACTIVATION_QUANTIZERS = (DynamicActivationQuantizer, StaticActivationQuantizer)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -80,7 +80,7 @@ def export_onnx(
             fused = _prepared(model)
         with _step(steps, "asking the model"):
             config = describe(fused, tokenizer, max_length, _tolerance(fused))
-        with replacing(folder, fence=(CONFIG, GRAPH)) as new:
+        with replacing(folder, fence=(SETTINGS.name, GRAPH)) as new:
             _write(fused, tokenizer, config, int8, new, steps)
 
 
@@ -91,20 +91,16 @@ def _write(model: PreTrainedModel, tokenizer, config: dict, int8: bool, folder: 
     with _step(steps, "comparing the graph with the model"):
         if tokenizer is not None:
             tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-        write_config(folder, config)
+        SETTINGS.write(folder, config)
         _compare(model, Predictor(folder), config)
     if int8:
         with _step(steps, "quantizing"):
             _quantize(folder / GRAPH)
-            write_config(folder, config)
+            SETTINGS.write(folder, config)
 
 
 def _check(model, tokenizer) -> None:
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise ModuleNotFoundError(
-                f"{package} is missing: python -m pip install -e '.[deploy]' brings it", name=package
-            )
+    check_installed(PACKAGES)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
     if tokenizer is not None and not hasattr(tokenizer, "backend_tokenizer"):

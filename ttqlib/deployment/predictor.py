@@ -6,8 +6,6 @@ onnxruntime, tokenizers and numpy are enough, besides lazy_loader, by which the 
 brings them, `pip install --no-deps . onnxruntime tokenizers numpy lazy_loader`.
 """
 
-import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +16,11 @@ import numpy as np
 
 from ..storage.folders import current
 from ..tensors.shapes import whole_number
+from .exported import GRAPH, TOKENIZER, Settings, load_tokenizer
 
-GRAPH, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "deploy.json"
-FORMAT = 2  # of deploy.json
-SETTINGS = {"format", "inputs", "labels", "max_length", "padding", "problem_type", "sha256"}  # in it
+SETTINGS = Settings(
+    "deploy.json", 2, frozenset({"inputs", "labels", "max_length", "padding", "problem_type"}), "ttq.export_onnx"
+)
 ONE_LABEL, SOME_LABELS, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 WORDS = "language_modeling"  # the other three are transformers' names
 SLOWER = ["SkipLayerNormFusion"]  # one operation for addition and LayerNormalization, slower than the two (1.31)
@@ -53,7 +52,7 @@ class Predictor:
         from onnxruntime import InferenceSession, SessionOptions
 
         folder = current(folder)  # reading changes nothing there
-        config = read_config(folder)
+        config = SETTINGS.read(folder, _of_format_1)
         self.inputs: dict[str, int] = config["inputs"]  # by name: its entries are less than this
         self.labels: dict[str, list[str]] = config["labels"]  # by name of an output
         self.max_length: int = config["max_length"]
@@ -200,64 +199,16 @@ def _chances(kind: str, names: list[str], logits: np.ndarray) -> dict[str, float
     return dict(zip(names, (odds / odds.sum()).tolist()))
 
 
-def write_config(folder: Path, config: dict) -> None:
-    """Write deploy.json into an export: `config` and the digests of the other files."""
-    digests = {name: sha256(folder / name) for name in (GRAPH, TOKENIZER) if (folder / name).exists()}
-    text = json.dumps({"format": FORMAT, **config, "sha256": digests}, indent=1, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def read_config(folder: Path) -> dict:
-    """What `write_config` wrote, after the other files have been compared with their digests.
-
-    Raises:
-        FileNotFoundError, ValueError: as `Predictor`.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG}, which ttq.export_onnx writes")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(config, dict) or GRAPH not in config.get("sha256", ()):
-        config = {}
-    if config.get("format") == 1 and {*config} == SETTINGS - {"problem_type"}:
-        config = _of_format_1(config, path)
-    elif config.get("format") != FORMAT or {*config} != SETTINGS:
-        raise ValueError(
-            f"{path} is not of format {FORMAT} with the fields {', '.join(sorted(SETTINGS))}: export again"
-        )
-    for name, digest in config["sha256"].items():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no {name}, of which its {CONFIG} speaks: export again")
-        if sha256(folder / name) != digest:
-            raise ValueError(f"{folder / name} is not the one that {CONFIG} was written with: export again")
-    return config
-
-
 def _of_format_1(config: dict, path: Path) -> dict:
-    """It said of no export what kind its answers are, and of some named the labels in another order than the model."""
+    """Settings of format 1 as those of today; others as they are.
+
+    It said of no export what kind its answers are, and of some named the labels in another order than the model.
+    """
+    if config.get("format") != 1 or {*config} != (SETTINGS.fields | {"format", "sha256"}) - {"problem_type"}:
+        return config
     warnings.warn(
         f"{path} is of format 1, which may name labels in a wrong order and knows no numbers: export again to be sure",
         stacklevel=2,
     )
     number = len(config["labels"].get("logits", ())) == 1  # as transformers takes it
-    return {**config, "problem_type": NUMBER if number else ONE_LABEL}
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_tokenizer(path: Path, truncate_to: int | None):
-    """Without the padding and the truncation that the last use in training left in the file."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    if truncate_to is not None:
-        tokenizer.enable_truncation(truncate_to)
-    return tokenizer
+    return {**config, "format": SETTINGS.format, "problem_type": NUMBER if number else ONE_LABEL}

@@ -7,20 +7,18 @@ Keys and values of all tokens so far stay in arrays that onnxruntime reads and w
 pass of one token, and nothing is copied.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ..storage.folders import current
 from ..tensors.shapes import whole_number
-from .predictor import GRAPH, TOKENIZER, load_tokenizer, sha256
+from .exported import GRAPH, TOKENIZER, Settings, load_tokenizer
 
-CONFIG = "talk.json"
-FORMAT = 1  # of talk.json
-SETTINGS = {"format", "layers", "cache", "vocabulary", "max_length", "ends", "sha256"}  # in it
+SETTINGS = Settings(
+    "talk.json", 1, frozenset({"layers", "cache", "vocabulary", "max_length", "ends"}), "ttq.export_talker"
+)
 
 
 class Talker:
@@ -40,7 +38,7 @@ class Talker:
         from onnxruntime import InferenceSession, SessionOptions
 
         folder = current(folder)  # reading changes nothing there
-        config = read_config(folder)
+        config = SETTINGS.read(folder)
         self.vocabulary: int = config["vocabulary"]
         self.max_length: int = config["max_length"]
         self.ends = frozenset(config["ends"])  # ids after which nothing comes
@@ -142,35 +140,3 @@ def _value(array: np.ndarray):
     from onnxruntime import OrtValue
 
     return OrtValue.ortvalue_from_numpy(array)
-
-
-def write_config(folder: Path, config: dict) -> None:
-    """Write talk.json into an export: `config` and the digests of the other files."""
-    digests = {name: sha256(folder / name) for name in (GRAPH, TOKENIZER) if (folder / name).exists()}
-    text = json.dumps({"format": FORMAT, **config, "sha256": digests}, indent=1)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def read_config(folder: Path) -> dict:
-    """What `write_config` wrote, after the other files have been compared with their digests.
-
-    Raises:
-        FileNotFoundError, ValueError: as `Talker`.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG}, which ttq.export_talker writes")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(config, dict) or {*config} != SETTINGS or config["format"] != FORMAT:
-        raise ValueError(
-            f"{path} is not of format {FORMAT} with the fields {', '.join(sorted(SETTINGS))}: export again"
-        )
-    for name, digest in config["sha256"].items():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no {name}, of which its {CONFIG} speaks: export again")
-        if sha256(folder / name) != digest:
-            raise ValueError(f"{folder / name} is not the one that {CONFIG} was written with: export again")
-    return config
