@@ -56,7 +56,7 @@ from tests.models.test_intent_slot_model import tiny
 from tests.surgery.test_compress import BERT, DISTIL, SIZES
 from tests.surgery.test_fusion import loud, numbers
 from ttqlib import progress
-from ttqlib.deployment import description
+from ttqlib.deployment import description, exported
 from ttqlib.deployment import export as deploy
 
 SENTENCE = "show me the flights from boston to denver on monday or list all fares"
@@ -664,6 +664,6 @@ def test_the_steps_are_shown(monkeypatch, folder, exports):
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(deploy, "find_spec", lambda name: None if name == "onnxscript" else util.find_spec(name))
+    monkeypatch.setattr(exported, "find_spec", lambda name: None if name == "onnxscript" else util.find_spec(name))
     with refused(ModuleNotFoundError, "onnxscript is missing", ".[deploy]"):
         ttq.export_onnx(bert(), tmp_path)
