@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 import ttqlib as ttq
 
-TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32, 40
+TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32, 200
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
 RECIPES = {32: None, 1: ttq.Binary(per="channel"), 2: ttq.Ternary(per="channel")}  # bits → of every matrix, by rows

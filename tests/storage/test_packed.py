@@ -2,6 +2,7 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,34 @@ def test_a_module_of_ones_own_is_filled_in_place(tmp_path):
     with torch.no_grad():
         assert packed is into and torch.equal(packed(ids), model(ids))
         assert packed(ids[:, :0]).shape == (2, 0, 5)
+
+
+def test_gradients_of_inputs_are_those_of_the_ordinary_load(folder, packed):
+    """The weights of all layers are needed on the way back: none may lie where the next one was made."""
+    words = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+
+    def gradient(model: nn.Module) -> torch.Tensor:
+        inputs = words.clone().requires_grad_()
+        model.requires_grad_(False)(inputs_embeds=inputs).logits.square().sum().backward()
+        return inputs.grad
+
+    assert torch.equal(gradient(packed), gradient(ttq.load(folder)))
+
+
+def test_weights_that_are_read_by_hand_stay_as_they_are(packed):
+    layers = [module for module in packed.bert.encoder.modules() if isinstance(module, nn.Linear)]
+    read = [layer.weight for layer in layers]
+    before = [weight.clone() for weight in read]
+    logits(packed, {"input_ids": IDS})
+    assert len(layers) > 1 and all(map(torch.equal, before, read))
+
+
+def test_threads_answer_at_once(packed):
+    inputs = [{"input_ids": torch.randint(16, (200, 6), generator=torch.Generator().manual_seed(k))} for k in range(40)]
+    expected = [logits(packed, one) for one in inputs]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda one: logits(packed, one), inputs))
+    assert all(map(torch.equal, expected, answers))
 
 
 def test_copies_casts_and_state_dicts_are_those_of_any_module(folder, packed):

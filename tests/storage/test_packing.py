@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cases import refused, seeds
+from ttqlib.storage import bits as streams
 from ttqlib.storage.bits import pack, packed_bytes, unpack
 from ttqlib.storage.files import DTYPES, digest, module_bytes, specs_of
 
@@ -17,12 +18,15 @@ def codes(count: int, bits: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(2**bits, (count,), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-@given(st.lists(st.tuples(st.integers(0, 70), WIDTHS), max_size=5), seeds)
-def test_any_widths_and_lengths_come_back_and_take_no_bit_too_many(counts, seed):
+@given(st.lists(st.tuples(st.integers(0, 70), WIDTHS), max_size=5), seeds, st.sampled_from([1, 7, 32, streams.BLOCK]))
+def test_any_widths_and_lengths_come_back_and_take_no_bit_too_many(counts, seed, block):
     parts = [(codes(count, bits, seed + k), bits) for k, (count, bits) in enumerate(counts)]
     packed = pack(parts)
     assert len(packed) == packed_bytes(counts) == (sum(count * bits for count, bits in counts) + 7) // 8
-    for (before, _), after in zip(parts, unpack(packed, counts), strict=True):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "BLOCK", block)
+        back = unpack(packed, counts)
+    for (before, _), after in zip(parts, back, strict=True):
         assert torch.equal(before, after)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 2**16  # codes that are unpacked at a time
+
 
 def packed_bytes(counts: Sequence[tuple[int, int]]) -> int:
     """How many bytes a stream of `count` codes of `bits` bits each, for every (count, bits), takes."""
@@ -42,15 +44,25 @@ def unpack(packed: Tensor, counts: Sequence[tuple[int, int]]) -> list[Tensor]:
     """
     if packed.dtype != torch.uint8 or packed.shape != (packed_bytes(counts),):
         raise ValueError(f"packed codes must be {packed_bytes(counts)} bytes, got {packed.dtype} {tuple(packed.shape)}")
-    stream = np.unpackbits(packed.cpu().numpy(), bitorder="little")
-    parts, start = [], 0
+    stream, parts, start = packed.cpu().numpy(), [], 0
     for count, bits in counts:
-        rows = stream[start : start + count * bits].reshape(count, bits)
-        parts.append(torch.from_numpy(np.packbits(rows, axis=1, bitorder="little").reshape(-1)))
+        parts.append(torch.from_numpy(_codes(stream, start, count, bits)))
         start += count * bits
-    if stream[start:].any():
+    if start % 8 and stream[-1] >> start % 8:
         raise ValueError("packed codes are followed by bits that are no code")
     return parts
+
+
+def _codes(stream: np.ndarray, start: int, count: int, bits: int) -> np.ndarray:
+    """The codes, uint8 (count,), from bit `start` on; block after block, since each bit takes a byte meanwhile."""
+    codes = np.empty(count, np.uint8)
+    for first in range(0, count, BLOCK):
+        block = codes[first : first + BLOCK]
+        begin = start + first * bits
+        end = begin + len(block) * bits
+        rows = np.unpackbits(stream[begin // 8 : -(-end // 8)], bitorder="little")[begin % 8 :][: end - begin]
+        block[:] = np.packbits(rows.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
+    return codes
 
 
 def _width(bits: int) -> int:

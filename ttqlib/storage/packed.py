@@ -6,6 +6,8 @@ row fill whole bytes, as many as fit: of 1, 2 and 4 bits as in a file, of 3 bits
 """
 
 import ctypes
+import math
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, partial
@@ -16,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..inventory.kinds import is_embedding
+from ..inventory.kinds import is_embedding, is_linear
 from ..quantizers.fake_quantization import join, split
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import WeightQuantizer
 from .stored import fill_
 
+LARGEST = 2**22  # numbers of a weight for which memory is kept: 16 MiB
+BLOCK = 2**15  # bytes that are looked up at a time
 ADVICE = "its weights are packed, for answers only: load it without packed=True"
 
 
@@ -54,15 +58,15 @@ class PackedWeight(WeightQuantizer):
         """The like of the latent weight: its shape and dtype, on the meta device, since it has no values."""
         return self._latent[0]
 
-    def forward(self) -> Tensor:
-        """The weight, in its shape and in the dtype of the model.
+    def forward(self, room: Tensor | None = None) -> Tensor:
+        """The weight, in its shape and in the dtype of the model; made in `room`, where it stays until the next one.
 
         Raises:
             ValueError: a gradient is asked for.
         """
         if self.like.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"this model cannot train: {ADVICE}")
-        rows = self._values(self.bytes, self._read())
+        rows = self._values(self.bytes, self._read(), room)
         return self.layout.weight(rows.reshape(self._rows_shape()), self.shape).to(self.like.dtype).contiguous()
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -79,7 +83,7 @@ class PackedWeight(WeightQuantizer):
 
     def codes(self, weight: Tensor | None = None) -> Tensor:
         """All codes, uint8, in the shape of the weight: what a file stores."""
-        shifts = self.recipe.bits * torch.arange(8 // self.recipe.bits, device=self.bytes.device)
+        shifts = self.recipe.bits * torch.arange(_codes_of_a_byte(self.recipe.bits), device=self.bytes.device)
         codes = (self.bytes[..., None] >> shifts.to(torch.uint8)) & (2**self.recipe.bits - 1)
         rows = codes.flatten(1)[:, : self.width]
         return self.layout.weight(rows.reshape(self._rows_shape()), self.shape)
@@ -107,12 +111,12 @@ class PackedWeight(WeightQuantizer):
         """The shape of what `layout.rows` makes of the weight."""
         return self.layout.rows(self.original).shape
 
-    def _values(self, packed: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+    def _values(self, packed: Tensor, scales: Mapping[str, Tensor], room: Tensor | None = None) -> Tensor:
         """level × scale of some rows of bytes, (N, width), as `WeightQuantizer.decode` has it."""
         recipe, scale = self.recipe, scales["scale"][..., None]
         lowest = recipe.lowest(scales)  # one number, or one for each group
         fixed = lowest if isinstance(lowest, int) else 0
-        levels = _levels(packed, recipe.bits, recipe.spacing, fixed)[:, : self.width].to(scale.dtype)
+        levels = _levels(packed, recipe.bits, recipe.spacing, fixed, room)[:, : self.width].to(scale.dtype)
         groups = split(levels, recipe.per) if scale.ndim == 3 and scale.shape[1] > 1 else levels
         if groups is levels and scale.ndim == 3:  # one group a row
             scale, lowest = scale[..., 0], lowest if isinstance(lowest, int) else lowest[..., 0]
@@ -140,6 +144,8 @@ def pack_(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
                 module.parametrizations[name] = made[latent]
                 if name == "weight" and is_embedding(module):
                     type(module).forward = _look_up  # of a class that parametrize has made for this module alone
+                elif name == "weight" and is_linear(module):
+                    type(module).forward = _multiply
     model.eval().requires_grad_(False)
     model.train = partial(_train, model)  # a refusal deep inside would leave some layers in training mode
     _give_back()
@@ -159,43 +165,83 @@ def _give_back() -> None:
 
 
 def _look_up(table: nn.Embedding, ids: Tensor) -> Tensor:
-    """The forward pass of a packed table: what its own class does, with a table of only the rows that occur."""
-    kind = parametrize.type_before_parametrizations(table)
-    distinct, number = torch.unique(ids, return_inverse=True)
-    few = kind.__new__(kind)
-    rows = table.parametrizations["weight"].rows(distinct)
-    few.__dict__ = {**vars(table), "_parameters": {"weight": rows}, "num_embeddings": len(rows), "padding_idx": None}
-    return kind.forward(few, number)
+    """The forward pass of a packed table: what its own class does, with a table of the rows in the order asked for."""
+    rows = table.parametrizations["weight"].rows(ids.flatten())
+    stand_in = _stand_in(table, {"weight": rows}, num_embeddings=len(rows), padding_idx=None)
+    return type(stand_in).forward(stand_in, torch.arange(len(rows), device=ids.device).view(ids.shape))
+
+
+def _multiply(linear: nn.Module, *inputs, **named) -> Tensor:
+    """The forward pass of a packed linear layer: what its own class does, with a weight that is there meanwhile."""
+    held = linear.parametrizations["weight"]
+    room = None if torch.is_grad_enabled() else _room.of(held)  # the way back would need the weight once more
+    stand_in = _stand_in(linear, {"weight": held(room), "bias": linear.bias})
+    return type(stand_in).forward(stand_in, *inputs, **named)
+
+
+def _stand_in(module: nn.Module, parameters: Mapping[str, Tensor | None], **changed) -> nn.Module:
+    """One of the module's own class as it was before parametrize, with these parameters."""
+    kind = parametrize.type_before_parametrizations(module)
+    stand_in = kind.__new__(kind)
+    stand_in.__dict__ = {**vars(module), "_parameters": dict(parameters), **changed}
+    return stand_in
+
+
+class _Room(threading.local):
+    """Memory in which a layer's weight exists while the layer computes: a thread's own, the same for all layers.
+
+    A new piece for each weight leaves holes of all sizes in the process, several times a weight's size together.
+    """
+
+    def __init__(self):
+        self.levels = torch.empty(LARGEST)  # of which only what is written to takes memory
+
+    def of(self, held: PackedWeight) -> Tensor | None:
+        """Room for the levels of a weight, float32; none of them where it would be kept for a whole table."""
+        count = held.bytes.numel() * _codes_of_a_byte(held.recipe.bits)
+        if held.bytes.device.type != "cpu" or count > LARGEST:
+            return None
+        return self.levels
+
+
+_room = _Room()
 
 
 # ------------------------------------------------------------------------------------------------------------- bytes
 
 
+def _codes_of_a_byte(bits: int) -> int:
+    return 8 // bits
+
+
 def _side_by_side(rows: Tensor, bits: int) -> Tensor:
-    """Codes, uint8 (rows, width), as bytes of 8 // bits codes each, the first code in the lowest bits."""
-    count = 8 // bits
+    """Codes, uint8 (rows, width), as bytes of several codes each, the first code in the lowest bits."""
+    count = _codes_of_a_byte(bits)
     codes = F.pad(rows, (0, -rows.shape[1] % count)).unflatten(1, (-1, count))
     packed = codes[..., 0].clone()
     for place in range(1, count):
-        packed |= codes[..., place] << (bits * place)
+        packed += codes[..., place] << (bits * place)
     return packed
 
 
-def _levels(packed: Tensor, bits: int, spacing: int, lowest: int) -> Tensor:
-    """The levels that bytes stand for: (rows, bytes) → float32 (rows, codes), looked up a byte at a time."""
+def _levels(packed: Tensor, bits: int, spacing: int, lowest: int, room: Tensor | None) -> Tensor:
+    """The levels that bytes stand for: (rows, bytes) → float32 (rows, codes), in `room` if there is one."""
     if bits > 4:  # one code a byte
         return packed.float().mul_(spacing).add_(lowest)
     table = _table(bits, spacing, lowest)
     if packed.device.type != "cpu":
         return torch.from_numpy(table).to(packed.device)[packed.int()].flatten(1)
-    levels = torch.empty(*packed.shape, table.shape[1])
-    # NumPy copies a few numbers at a time as fast as memory is; "clip" spares it a look at indices that always fit
-    np.take(table, packed.reshape(-1).numpy(), axis=0, out=levels.flatten(0, 1).numpy(), mode="clip")
+    shape = (*packed.shape, table.shape[1])
+    levels = torch.empty(shape) if room is None else room[: math.prod(shape)].view(shape)
+    codes, numbers = packed.reshape(-1).numpy(), levels.flatten(0, 1).numpy()
+    for start in range(0, len(codes), BLOCK):  # NumPy looks up by indices of eight bytes each, which it makes first
+        # NumPy copies a few numbers at a time as fast as memory is; "clip" spares it a look at indices that always fit
+        np.take(table, codes[start : start + BLOCK], axis=0, out=numbers[start : start + BLOCK], mode="clip")
     return levels.flatten(1)
 
 
 @cache
 def _table(bits: int, spacing: int, lowest: int) -> np.ndarray:
     """The levels of the codes in each of the 256 bytes: float32 (256, codes of a byte)."""
-    codes = (np.arange(256)[:, None] >> (bits * np.arange(8 // bits))) & (2**bits - 1)
+    codes = (np.arange(256)[:, None] >> (bits * np.arange(_codes_of_a_byte(bits)))) & (2**bits - 1)
     return (spacing * codes + lowest).astype(np.float32)

@@ -225,7 +225,7 @@ class Shapes(NamedTuple):
 
 def _shapes(quantizer: WeightQuantizer, latent: Tensor) -> Shapes:
     held = {name: widen(getattr(quantizer, name)) for name in quantizer.held}  # as they are: only shapes are asked for
-    scales, bits = held or quantizer.scales(latent), quantizer.recipe.bits
+    scales, bits = held or quantizer.scales(torch.empty_like(latent, device="meta")), quantizer.recipe.bits
     zero_point = scales.get("zero_point")
     counts = [(tensor.numel(), bits) for tensor in (latent, zero_point) if tensor is not None]
     return Shapes(counts, scales["scale"], zero_point)
