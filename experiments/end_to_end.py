@@ -13,7 +13,6 @@ all lengths, one at a time, all programs in turns, each after a rest. Let nothin
 
 import argparse
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import torch
 from datasets import Dataset
 from glue import Glue
 from results import ROOT, add_options, fingerprint, place, record, row_of, summary
-from runs import MODEL, Study, finished, parse
+from runs import Study, finished, parse
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from xtc import XTC
@@ -126,12 +125,14 @@ def measure(forms: dict[str, Form], runs: Path) -> tuple[dict[str, dict], dict]:
 
 
 def keep(runs: Path) -> None:
-    """Put the student of trains where a clone has it."""
+    """Put the student of trains where a clone has it, with the names of its labels."""
     form = FORMS["trains"]
     settings, options = parse(form.study, [*shlex.split(form.settings), "--runs", str(runs)])
-    finished(form.study(settings, options), settings, options.seeds[0])
-    made = options.runs / settings.folder / f"seed-{options.seeds[0]}" / MODEL
-    shutil.copytree(made, STUDENT, dirs_exist_ok=True)
+    study = form.study(settings, options)
+    model = finished(study, settings, options.seeds[0])[0]
+    model.config.id2label = dict(enumerate(study.data.classes))
+    model.config.label2id = {name: label for label, name in model.config.id2label.items()}
+    ttq.save(model, STUDENT)
     print(f"written to {STUDENT}")
 
 
