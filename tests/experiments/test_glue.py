@@ -15,6 +15,7 @@ import models
 import pytest
 import results
 import runs
+import schedules
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict
 from safetensors.torch import load_file
@@ -320,6 +321,22 @@ def test_minilm_gets_a_head():
     teacher = made.data.new_teacher()
     assert teacher.config.num_labels == 2 and made.data.tokenizer.vocab_size == 30522
     assert all(torch.equal(tensor, teacher.bert.state_dict()[name]) for name, tensor in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("schedule", "least"), [("layer_by_layer", 3), ("contrastive", 2)])
+def test_fewer_steps_than_stages_are_refused_by_the_number_that_is_needed(
+    schedule, least, tmp_path, monkeypatch, capsys
+):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    monkeypatch.setitem(models.MODELS, "one", models.from_nothing("bert", **sizes))
+    told = [*STUDENT, "--teacher", "one", "--schedule", schedule, "--layer-share", "0.99"]
+    with pytest.raises(SystemExit):
+        runs.main(glue.Glue, [*told, "--runs", str(tmp_path), "--steps", str(least - 1)])
+    assert f"--steps must be at least {least} for --schedule {schedule}" in capsys.readouterr().err
+    for steps in (least, least + 1):
+        made = study("--steps", str(steps), told=told)
+        stages = schedules.SCHEDULES[schedule](made.settings, made.data.bare().config)
+        assert sum(sum(one.steps) if isinstance(one.steps, tuple) else one.steps for one in stages) == steps
 
 
 def test_a_task_of_pairs_cannot_be_crossed_and_says_so_before_training(tmp_path, monkeypatch, capsys):
