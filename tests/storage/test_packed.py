@@ -190,6 +190,19 @@ def test_threads_answer_at_once(packed):
     assert all(map(torch.equal, expected, answers))
 
 
+def test_a_thread_that_began_in_inference_mode_goes_on_without_it(packed):
+    inputs = {"input_ids": IDS}
+
+    def both() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            first = packed(**inputs).logits.clone()
+        return [first, logits(packed, inputs)]
+
+    with ThreadPoolExecutor(1) as thread:
+        answers = thread.submit(both).result()
+    assert all(torch.equal(answer, logits(packed, inputs)) for answer in answers)
+
+
 def test_copies_casts_and_state_dicts_are_those_of_any_module(folder, packed):
     inputs, expected = {"input_ids": IDS}, logits(packed, {"input_ids": IDS})
     twin = copy.deepcopy(packed)

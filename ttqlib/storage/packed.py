@@ -194,7 +194,8 @@ class _Room(threading.local):
     """
 
     def __init__(self):
-        self.levels = torch.empty(LARGEST)  # of which only what is written to takes memory
+        with torch.inference_mode(False):  # a tensor of that mode could not be written to outside of it
+            self.levels = torch.empty(LARGEST)  # of which only what is written to takes memory
 
     def of(self, held: PackedWeight) -> Tensor | None:
         """Room for the levels of a weight, float32; none of them where it would be kept for a whole table."""
