@@ -25,7 +25,7 @@ from ..quantizers.recipes import WeightQuantizer
 from .stored import fill_
 
 LARGEST = 2**22  # numbers of a weight for which memory is kept: 16 MiB
-BLOCK = 2**15  # bytes that are looked up at a time
+BLOCK = 2**14  # bytes that are looked up at a time
 ADVICE = "its weights are packed, for answers only: load it without packed=True"
 
 

@@ -7,6 +7,7 @@ zero points, if it has any. What is not quantized is stored under its own name; 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -159,7 +160,10 @@ def fill_(
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise a ValueError where a weight or a scale holds NaN or infinity; on the meta device it holds nothing."""
-    if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+        return
+    least, most = tensor.detach().aminmax()  # NaN if there is any, and no answer for each number
+    if not (isfinite(least) and isfinite(most)):
         hint = " (an activation quantizer that is not calibrated?)" if name.endswith("input_quantizer.scale") else ""
         raise ValueError(f"{name} holds NaN or infinite values{hint}")
 
