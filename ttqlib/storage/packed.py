@@ -14,7 +14,6 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -45,7 +44,8 @@ class PackedWeight(WeightQuantizer):
         rows = self.layout.rows(codes)
         rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(1, -1)
         self.width = rows.shape[1]
-        self.bytes = nn.Buffer(_side_by_side(rows, self.recipe.bits).to(latent.device))  # (rows, bytes of a row)
+        packed = torch.from_numpy(_side_by_side(rows.cpu().numpy(), self.recipe.bits))
+        self.bytes = nn.Buffer(packed.to(latent.device))  # (rows, bytes of a row)
         for name, values in scales.items():
             setattr(self, name, nn.Buffer(values.to(latent.device, copy=True)))  # or the whole file stays mapped
 
@@ -75,8 +75,9 @@ class PackedWeight(WeightQuantizer):
         Raises:
             IndexError: an id outside the table.
         """
-        scales = {name: values[ids] if values.ndim else values for name, values in self._read().items()}
-        return self._values(F.embedding(ids, self.bytes), scales).to(self.like.dtype)
+        held = self._read().items()
+        scales = {name: values.index_select(0, ids) if values.ndim else values for name, values in held}
+        return self._values(self.bytes.index_select(0, ids), scales).to(self.like.dtype)
 
     def scales(self, weight: Tensor | None = None) -> dict[str, Tensor]:
         return self._read()
@@ -215,13 +216,13 @@ def _codes_of_a_byte(bits: int) -> int:
     return 8 // bits
 
 
-def _side_by_side(rows: Tensor, bits: int) -> Tensor:
+def _side_by_side(rows: np.ndarray, bits: int) -> np.ndarray:
     """Codes, uint8 (rows, width), as bytes of several codes each, the first code in the lowest bits."""
     count = _codes_of_a_byte(bits)
-    codes = F.pad(rows, (0, -rows.shape[1] % count)).unflatten(1, (-1, count))
-    packed = codes[..., 0].clone()
-    for place in range(1, count):
-        packed += codes[..., place] << (bits * place)
+    packed = np.zeros((len(rows), -(-rows.shape[1] // count)), np.uint8)
+    for place in range(count):
+        codes = rows[:, place::count]
+        packed[:, : codes.shape[1]] |= codes << (bits * place)
     return packed
 
 

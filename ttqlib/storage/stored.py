@@ -126,7 +126,7 @@ def check_values(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         check_finite(name, tensor)
     for prefix, stored in _stored(model):
-        if stored.quantized and (tensors[prefix + "scales"] < 0).any():
+        if stored.quantized and tensors[prefix + "scales"].aminmax().min < 0:
             raise ValueError(f"{prefix}scales must not be negative")
         for _ in _unpacked(prefix, stored, tensors):  # which looks at the codes
             pass
