@@ -1,6 +1,7 @@
 """Codes of 1 to 8 bits as one stream of bits: bytes are what compression is about, so a 3-bit code takes 3 bits."""
 
 from collections.abc import Sequence
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def unpack(packed: Tensor, counts: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 def _codes(stream: np.ndarray, start: int, count: int, bits: int) -> np.ndarray:
     """The codes, uint8 (count,), from bit `start` on; block after block, since each bit takes a byte meanwhile."""
-    codes = np.empty(count, np.uint8)
+    codes = _own_memory(count)
     for first in range(0, count, BLOCK):
         block = codes[first : first + BLOCK]
         begin = start + first * bits
@@ -63,6 +64,14 @@ def _codes(stream: np.ndarray, start: int, count: int, bits: int) -> np.ndarray:
         rows = np.unpackbits(stream[begin // 8 : -(-end // 8)], bitorder="little")[begin % 8 :][: end - begin]
         block[:] = np.packbits(rows.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
     return codes
+
+
+def _own_memory(count: int) -> np.ndarray:
+    """Room for numbers of a byte, which goes back to the system when it is freed.
+
+    Of codes that are freed again the C library would keep the place, and later scatter what a model computes over it.
+    """
+    return np.frombuffer(mmap(-1, count), np.uint8) if count > BLOCK else np.empty(count, np.uint8)
 
 
 def _width(bits: int) -> int:

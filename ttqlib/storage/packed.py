@@ -220,9 +220,11 @@ def _side_by_side(rows: np.ndarray, bits: int) -> np.ndarray:
     """Codes, uint8 (rows, width), as bytes of several codes each, the first code in the lowest bits."""
     count = _codes_of_a_byte(bits)
     packed = np.zeros((len(rows), -(-rows.shape[1] // count)), np.uint8)
-    for place in range(count):
-        codes = rows[:, place::count]
-        packed[:, : codes.shape[1]] |= codes << (bits * place)
+    some = max(1, BLOCK // max(1, rows.shape[1]))  # at a time, so that little else takes memory
+    for first in range(0, len(rows), some):
+        for place in range(count):
+            codes = rows[first : first + some, place::count]
+            packed[first : first + some, : codes.shape[1]] |= codes << (bits * place)
     return packed
 
 
