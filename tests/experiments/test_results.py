@@ -197,7 +197,9 @@ def test_the_words_beside_the_picture_are_those_of_the_rows():
     atis, sst2 = (by_ratio(panel) for panel in points.values())
     assert abs(atis["trains"][232]) < 0.1 > abs(atis["low-rank products"][234])  # "level with", "tie"
     text = " ".join(readme.README.read_text(encoding="utf-8").split())
-    assert f"trains lose {sst2['trains'][46]:.1f} points at 46 times" in text
+    low_rank, one_bit = sst2["low-rank products"][50], sst2["one bit (XTC)"][52]
+    told = f"trains lose {sst2['trains'][46]:.1f} points at 46 times, low-rank products {low_rank:.1f} at 50, "
+    assert told + f"one bit for each weight {one_bit:.1f} at 52" in text
     dense, *cut = [headline.pick(stored("atis"), **headline.DENSE)] + [
         row for row in stored("atis") if row["method"] == "tt-ptq" and row["split"] == "test"
     ]
