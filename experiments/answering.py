@@ -1,4 +1,4 @@
-"""What a model takes in memory while it answers: in floating point, and packed. Random weights of MiniLM's shape.
+"""What a model takes in memory while it answers: dense, of few bits, packed. Random weights of MiniLM's shape.
 
     python experiments/answering.py             # rows that are there are left alone
     python experiments/answering.py --record    # into data/results/answering.json, not runs/answering
@@ -11,7 +11,6 @@ in floating point: on a busy machine no other time means anything.
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
 RECIPES = {32: None, 1: ttq.Binary(per="channel"), 2: ttq.Ternary(per="channel")}  # bits → of every matrix, by rows
+FORMS = [("dense", 32), *((method, bits) for bits in (1, 2) for method in ("ordinary", "packed"))]  # how it is loaded
 
 
 def write(shape: dict, bits: int, folder: Path) -> dict | None:
@@ -45,11 +45,11 @@ def write(shape: dict, bits: int, folder: Path) -> dict | None:
     return config.to_dict()
 
 
-def load(folder: Path) -> nn.Module:
-    """In floating point where the folder has no plan, else packed in memory."""
-    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-        return ttq.load(folder, packed=True)
-    return BertForSequenceClassification.from_pretrained(folder)
+def load(folder: Path, method: str) -> nn.Module:
+    """One of few bits with a number for each weight, or packed."""
+    if method == "dense":
+        return BertForSequenceClassification.from_pretrained(folder)
+    return ttq.load(folder, packed=method == "packed")
 
 
 @torch.no_grad()
@@ -57,15 +57,15 @@ def answer(model: nn.Module, ids: Tensor) -> Tensor:
     return model(ids, attention_mask=torch.ones_like(ids)).logits
 
 
-def memory(folder: Path, tiny: Path | None) -> dict[str, int]:
+def memory(folder: Path, method: str, tiny: Path | None) -> dict[str, int]:
     """Runs in a process of its own: what it grows by, above the answers of a tiny model if there is one."""
     torch.set_num_threads(1)
     _ = ttq.load  # which imports what it needs only now
     if tiny is not None:
-        answer(load(tiny), torch.zeros(1, TOKENS, dtype=torch.long))
+        answer(load(tiny, method), torch.zeros(1, TOKENS, dtype=torch.long))
     forget_peak()
     before = resident("VmRSS")
-    model = load(folder)
+    model = load(folder, method)
     loading = resident("VmHWM") - before
     forget_peak()
     draw = torch.Generator().manual_seed(SEED)
@@ -79,11 +79,11 @@ def alone(*arguments) -> dict[str, int]:
         return fresh.submit(memory, *arguments).result()
 
 
-def measure(folder: Path, dense: Path, tiny: Path) -> dict[str, float]:
+def measure(folder: Path, method: str, dense: Path, tiny: Path) -> dict[str, float]:
     """Bytes in memory and the time beside the model in floating point, by name."""
-    strict, own = alone(folder, None), alone(folder, tiny)
+    strict, own = alone(folder, method, None), alone(folder, method, tiny)
     ids = torch.arange(1, 1 + TOKENS)[None]
-    models = {"float": load(dense), "this": load(folder)}
+    models = {"float": load(dense, "dense"), "this": load(folder, method)}
     took = ttq.interleaved_medians({name: lambda model=model: answer(model, ids) for name, model in models.items()})
     found = {"resident_bytes": strict["answering"], "own_bytes": own["answering"], "loading_bytes": strict["loading"]}
     return {**found, "times_float": took["this"] / took["float"]}
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_options(parser, "answering")
     options = parser.parse_args(arguments)
     path = place("answering", options)
-    known = {row["bits"] for row in read(path)}
+    known = set() if options.force else {(row["method"], row["bits"]) for row in read(path)}
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
@@ -103,12 +103,12 @@ def main(arguments: list[str] | None = None) -> None:
         root = Path(scratch)
         plans = {bits: write(SHAPE, bits, root / f"{bits}") for bits in RECIPES}
         sizes = {bits: (root / f"{bits}" / "model.safetensors").stat().st_size for bits in RECIPES}
-        for bits in RECIPES if options.force else RECIPES.keys() - known:
+        for method, bits in (form for form in FORMS if form not in known):
             start = time.perf_counter()
             write(TINY, bits, root / f"tiny {bits}")
-            figures = measure(root / f"{bits}", root / "32", root / f"tiny {bits}")
+            figures = measure(root / f"{bits}", method, root / "32", root / f"tiny {bits}")
             row = row_of({name: [value] for name, value in figures.items()}, None, bits, [SEED], sizes[bits], sizes[32])
-            row |= {"task": TASK, "split": SPLIT, "method": "dense" if bits == 32 else "packed", "plan": plans[bits]}
+            row |= {"task": TASK, "split": SPLIT, "method": method, "plan": plans[bits]}
             record(
                 path,
                 row | {"settings": SHAPE | {"tokens": TOKENS, "answers": ANSWERS, "threads": 1}},
@@ -122,7 +122,7 @@ def line(row: dict) -> str:
     sizes = (
         f"{name.removesuffix('_bytes')} {means.pop(name) / 1e6:.1f} MB" for name in list(means) if "_bytes" in name
     )
-    return f"{row['bits']:2} bits, {', '.join(sizes)}, {means['times_float']:.2f} times float"
+    return f"{row['method']:8} {row['bits']:2} bits, {', '.join(sizes)}, {means['times_float']:.2f} times float"
 
 
 if __name__ == "__main__":

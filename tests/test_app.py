@@ -110,7 +110,7 @@ def test_the_app_is_moved_by_mouse_and_keyboard_under_voila(page):
         assert browser.barriers(page) == []
         check_widths(page, "voila-light")
         app = opened(page, address + "/" + link)
-        shows(app, "46× smaller", "measured, 3 seeds")
+        shows(app, "50× smaller", "measured, 3 seeds")
         assert app.locator(".ttq-program textarea").input_value() == code
         assert [error for error in page.errors if not any(words in error for words in VOILAS)] == []
         browser.leave(page)
@@ -124,7 +124,7 @@ def three_actions_by_keyboard(page, app) -> None:
     slider = app.locator(".widget-hslider", has_text="points behind dense").locator("[role=slider]")
     slider.press("ArrowUp")
     app.locator(".ttq-within", has_text="Smallest within 2 points").press("Enter")
-    shows(app, "46× smaller", "measured, 3 seeds")
+    shows(app, "50× smaller", "measured, 3 seeds")
 
 
 def check_widths(page, name: str) -> None:

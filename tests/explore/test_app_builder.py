@@ -49,7 +49,7 @@ def test_minilm_on_sst2_takes_three(fresh):
     fresh.points.value = 2
     assert fresh.buttons["within"].description == "Smallest within 2 points"
     fresh.buttons["within"].click()
-    assert "46× smaller" in fresh.readout.value and "measured, 3 seeds" in fresh.readout.value
+    assert "50× smaller" in fresh.readout.value and "measured, 3 seeds" in fresh.readout.value
 
 
 def test_a_model_never_seen_is_opened_from_its_folder(fresh, tmp_path):

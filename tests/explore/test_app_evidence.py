@@ -14,9 +14,7 @@ from ttqlib.explore.app.measured import PRESETS, TASKS
 from ttqlib.explore.app.sources import known
 
 RESULTS: Path = ROOT / "data" / "results"
-VERSIONED = (
-    35  # bytes: config.json says the format of its plan and the version of its file since these rows were written
-)
+VERSIONED = 35  # bytes: config.json says the format of its plan and the version of its file since most were written
 TRAINED_FOR = 49  # bytes: "problem_type" of a model whose loss was computed
 
 
@@ -43,7 +41,7 @@ def test_the_smallest_plan_within_a_point_of_slot_f1_on_atis(slots):
 def test_the_smallest_plan_within_two_points_on_sst2(found):
     (evidence,) = found["minilm-sst2"]
     row = evidence.smallest_within(2)
-    assert (row.rank, row.bits, row.seeds, row.stored_bytes, row.ratio) == (48, 3, 3, 1971062, 46.1)
+    assert (row.rank, row.bits, row.seeds, row.stored_bytes, row.ratio) == (39, 3, 3, 1816567, 50.02)
     assert max(row.behind.values()) < 2 and set(row.behind) == {"held_out", "validation"}
     assert evidence.smallest_within(0.1) is None
 
@@ -64,10 +62,8 @@ def test_every_measured_plan_is_found_and_weighs_what_it_did(found, key):
         for row in evidence.rows:
             quality = evidence.quality(row.plan)
             assert quality.mark == "measured" and quality.row.plan == row.plan and quality.row.seeds >= row.seeds
-            assert evidence.scales.cost(row.plan).stored_bytes - row.stored_bytes in (
-                VERSIONED,
-                VERSIONED - TRAINED_FOR,
-            )
+            more = evidence.scales.cost(row.plan).stored_bytes - row.stored_bytes
+            assert more in (VERSIONED, VERSIONED - TRAINED_FOR, -TRAINED_FOR), more
 
 
 def test_presets_are_rows_and_the_app_begins_with_one_of_three_seeds(found):
