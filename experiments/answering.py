@@ -6,8 +6,10 @@
 `resident_bytes` is how much more than after its imports a fresh process has in memory at most while it answers one
 sentence after another, each of other words: a table in floating point comes into memory as it is read. `own_bytes` is
 the same above a process that has answered with a tiny model of the same kind, which leaves out the pages of PyTorch's
-own code. `loading_bytes` is the peak before. `times_float` compares medians of answers that take turns with the model
-in floating point: on a busy machine no other time means anything.
+own code. Another process may take a few MB more or less: where the C library places things is chance. `loading_bytes`
+is the peak before. `ordinary` is `ttq.load` as it is, with a number for each weight that is rounded in every answer.
+`times_float` compares medians of answers that take turns with the model in floating point: on a busy machine no other
+time means anything.
 """
 
 import argparse

@@ -247,8 +247,10 @@ def test_a_student_is_measured_against_the_teacher_of_its_own_task():
     made = {"hold_out": "rows", "word_rank": 9, "start": "svd", "schedule": "top_down", "inputs": "rows", "steps": 50}
     teacher = {**ROW, "split": "validation", "method": "dense", "rank": None, "settings": {"hold_out": "rows"}}
     student = {**ROW, "split": "validation", "settings": made, "ratio": 20.0}
+    low_rank = {**student, "method": "tt-qat", "settings": {**made, "sides": 1}, "ratio": 21.0}  # one core on a side
     rows = [
         {**student, "task": "sst2", "metrics": {"accuracy": {"mean": 88.0, "sd": None}}},
+        {**low_rank, "task": "sst2", "metrics": {"accuracy": {"mean": 87.5, "sd": None}}},
         {**teacher, "task": "sst2", "ratio": 1.0, "metrics": {"accuracy": {"mean": 91.5, "sd": None}}},
         {**teacher, "task": "rte", "ratio": 1.0, "metrics": {"accuracy": {"mean": 60.0, "sd": None}}},
         {**student, "task": "rte", "metrics": {"accuracy": {"mean": 58.0, "sd": 1.0}}},
@@ -261,6 +263,7 @@ def test_a_student_is_measured_against_the_teacher_of_its_own_task():
         ["rte", "tt", "32", *how, "58.0 ± 1.0 %", "2.0", "1"],
         ["sst2", "dense", "32", *[""] * 5, "1×", "91.5 %", "", "1"],
         ["sst2", "tt", "32", *how, "88.0 %", "3.5", "1"],
+        ["sst2", "svd-qat", "32", *how[:-1], "21×", "87.5 %", "4.0", "1"],
     ]
 
 
