@@ -6,10 +6,10 @@
 `resident_bytes` is how much more than after its imports a fresh process has in memory at most while it answers one
 sentence after another, each of other words: a table in floating point comes into memory as it is read. `own_bytes` is
 the same above a process that has answered with a tiny model of the same kind, which leaves out the pages of PyTorch's
-own code. Another process may take a few MB more or less: where the C library places things is chance. `loading_bytes`
-is the peak before. `ordinary` is `ttq.load` as it is, with a number for each weight that is rounded in every answer.
-`times_float` compares medians of answers that take turns with the model in floating point: on a busy machine no other
-time means anything.
+own code. `loading_bytes` is the peak before. All three are means of five processes, with their standard deviation:
+where the C library places things is chance. `ordinary` is `ttq.load` as it is, with a number for each weight that is
+rounded in every answer. `times_float` compares medians of answers that take turns with the model in floating point: on
+a busy machine no other time means anything.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 import ttqlib as ttq
 
-TASK, SPLIT, SEED, TOKENS, ANSWERS = "random weights", "answering memory", 0, 32, 200
+TASK, SPLIT, SEED, TOKENS, ANSWERS, PROCESSES = "random weights", "answering memory", 0, 32, 200, 5
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
 RECIPES = {32: None, 1: ttq.Binary(per="channel"), 2: ttq.Ternary(per="channel")}  # bits → of every matrix, by rows
@@ -81,14 +81,16 @@ def alone(*arguments) -> dict[str, int]:
         return fresh.submit(memory, *arguments).result()
 
 
-def measure(folder: Path, method: str, dense: Path, tiny: Path) -> dict[str, float]:
-    """Bytes in memory and the time beside the model in floating point, by name."""
-    strict, own = alone(folder, method, None), alone(folder, method, tiny)
+def measure(folder: Path, method: str, dense: Path, tiny: Path) -> dict[str, list[float]]:
+    """Bytes in memory, of each process, and the time beside the model in floating point, by name."""
+    strict = [alone(folder, method, None) for _ in range(PROCESSES)]
+    own = [alone(folder, method, tiny)["answering"] for _ in range(PROCESSES)]
     ids = torch.arange(1, 1 + TOKENS)[None]
     models = {"float": load(dense, "dense"), "this": load(folder, method)}
     took = ttq.interleaved_medians({name: lambda model=model: answer(model, ids) for name, model in models.items()})
-    found = {"resident_bytes": strict["answering"], "own_bytes": own["answering"], "loading_bytes": strict["loading"]}
-    return {**found, "times_float": took["this"] / took["float"]}
+    answering, loading = ([one[when] for one in strict] for when in ("answering", "loading"))
+    found = {"resident_bytes": answering, "own_bytes": own, "loading_bytes": loading}
+    return {**found, "times_float": [took["this"] / took["float"]]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -109,22 +111,22 @@ def main(arguments: list[str] | None = None) -> None:
             start = time.perf_counter()
             write(TINY, bits, root / f"tiny {bits}")
             figures = measure(root / f"{bits}", method, root / "32", root / f"tiny {bits}")
-            row = row_of({name: [value] for name, value in figures.items()}, None, bits, [SEED], sizes[bits], sizes[32])
+            row = row_of(figures, None, bits, [SEED], sizes[bits], sizes[32])
             row |= {"task": TASK, "split": SPLIT, "method": method, "plan": plans[bits]}
-            record(
-                path,
-                row | {"settings": SHAPE | {"tokens": TOKENS, "answers": ANSWERS, "threads": 1}},
-                time.perf_counter() - start,
-            )
+            row["settings"] = SHAPE | {"tokens": TOKENS, "answers": ANSWERS, "processes": PROCESSES, "threads": 1}
+            record(path, row, time.perf_counter() - start)
             print(line(row))
 
 
 def line(row: dict) -> str:
-    means = {name: metric["mean"] for name, metric in row["metrics"].items()}
+    metrics = row["metrics"]
     sizes = (
-        f"{name.removesuffix('_bytes')} {means.pop(name) / 1e6:.1f} MB" for name in list(means) if "_bytes" in name
+        f"{name.removesuffix('_bytes')} {metric['mean'] / 1e6:.1f} ± {metric['sd'] / 1e6:.1f} MB"
+        for name, metric in metrics.items()
+        if "_bytes" in name
     )
-    return f"{row['method']:8} {row['bits']:2} bits, {', '.join(sizes)}, {means['times_float']:.2f} times float"
+    times = metrics["times_float"]["mean"]
+    return f"{row['method']:8} {row['bits']:2} bits, {', '.join(sizes)}, {times:.2f} times float"
 
 
 if __name__ == "__main__":

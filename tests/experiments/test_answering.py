@@ -38,6 +38,7 @@ def test_a_row_is_written_once_for_each_form(small, tmp_path, monkeypatch, capsy
     assert one["plan"]["rest"] == 8 and one["ratio"] > two["ratio"] > 5 and rows["ordinary", 1]["ratio"] == one["ratio"]
     means = {name: metric["mean"] for name, metric in two["metrics"].items()}
     assert (means["resident_bytes"], means["own_bytes"], means["loading_bytes"]) == (2_000_000, 1_000_000, 3_000_000)
-    assert means["times_float"] > 0 and "own 1.0 MB" in capsys.readouterr().out
+    assert means["times_float"] > 0 and "own 1.0 ± 0.0 MB" in capsys.readouterr().out
+    assert asked.count(("2", "packed", None)) == asked.count(("2", "packed", "tiny 2")) == answering.PROCESSES
     answering.main(["--runs", str(tmp_path)])
     assert capsys.readouterr().out == ""

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
@@ -143,6 +144,31 @@ def test_its_tensors_take_little_more_than_the_file_and_few_more_while_it_answer
     assert held < 1.1 * stored + 8 * 512  # positions and types are ids of 8 bytes, which files leave out
     grown = ttq.peak_bytes(lambda: logits(packed, {"input_ids": torch.arange(8)[None]}))
     assert grown < 3 * 384 * 96 * 4 and held + grown < 0.3 * dense  # one matrix at a time, and no table
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor in floating point has that is made in memory."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point() and not result.is_meta:
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_no_memory_is_made_for_weights_that_stay_packed(tmp_path, own):
+    sizes = {"vocab_size": 3000, "hidden_size": 96, "num_attention_heads": 2, "intermediate_size": 384}
+    model = BertForSequenceClassification(BertConfig(**sizes, num_hidden_layers=2))
+    into = copy.deepcopy(model) if own else None
+    ttq.save(compressed(model, rules=WORDS), tmp_path)
+    with Largest() as ordinary:
+        ttq.load(tmp_path, copy.deepcopy(into))
+    with Largest() as packed:
+        ttq.load(tmp_path, into, packed=True)
+    assert packed.numbers <= 3000 < 3000 * 96 == ordinary.numbers  # a scale for each row is the most
 
 
 def test_a_module_of_ones_own_is_filled_in_place(tmp_path):

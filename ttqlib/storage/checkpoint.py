@@ -23,7 +23,7 @@ from ..plans.configs import TTQConfig
 from ..surgery.compress import plan_of
 from .files import DIGEST, first_line, module_bytes, specs_of, write
 from .folders import current, replacing
-from .packed import pack_
+from .packed import Aside, pack_, set_aside_
 from .reading import CONFIG, WEIGHTS, Written, check_digest, checked_tensors
 from .rebuild import check_rebuild, empty_like, on_meta, reads_by_rows, rebuilt, replace_tensors
 from .stored import VERSION, contents_of, expected, fill_
@@ -124,8 +124,11 @@ def load(folder: str | os.PathLike, into: nn.Module | None = None, *, packed: bo
         raise ValueError("into must lie on a real device, got tensors on the meta device")
     skeleton = copy.deepcopy(into, {id(parameter): on_meta(parameter) for parameter in into.parameters()})
     tensors = checked_tensors(rebuilt(skeleton, written.plan, written.version), [folder / WEIGHTS], written)
-    _rebuild_(into, written)
-    (pack_ if packed else fill_)(into, tensors)
+    aside = _rebuild_(into, written, packed)
+    if aside is None:
+        fill_(into, tensors)
+    else:
+        pack_(into, tensors, aside)
     return into.eval()
 
 
@@ -225,9 +228,14 @@ def _asking_for_packed(kind: type[transformers.PreTrainedModel], folder: Path) -
     return config
 
 
-def _rebuild_(module: nn.Module, written: Written) -> None:
-    """Give a dense module the structure of a plan, without looking at its weights, which are dropped."""
+def _rebuild_(module: nn.Module, written: Written, packed: bool) -> Aside | None:
+    """Give a dense module the structure of a plan, without looking at its weights, which are dropped.
+
+    What stays packed is set aside, and returned.
+    """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     rebuilt(module, written.plan, written.version)
+    aside = set_aside_(module) if packed else None
     replace_tensors(module, lambda tensor: empty_like(tensor, device) if tensor.is_meta else tensor)
     module.to(device)
+    return aside

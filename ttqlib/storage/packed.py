@@ -34,20 +34,23 @@ class PackedWeight(WeightQuantizer):
     Its forward pass gives the weight, to the bit what the ordinary load computes with, as a new tensor.
     """
 
-    def __init__(self, quantizer: WeightQuantizer, latent: Tensor, codes: Tensor, scales: Mapping[str, Tensor]):
+    def __init__(
+        self, quantizer: WeightQuantizer, latent: Tensor, codes: Tensor, scales: Mapping[str, Tensor], device=None
+    ):
         nn.Module.__init__(self)
         self.recipe, self.layout, self.held, self.registered = quantizer.recipe, quantizer.layout, quantizer.held, True
         self.names, self.shape = tuple(scales), latent.shape
+        device = device or latent.device
         # transformers asks a model's parameters for its dtype and its device; `module.to` changes them here, too
-        self.like = nn.Parameter(latent.new_empty(0), requires_grad=False)
+        self.like = nn.Parameter(latent.new_empty(0, device=device), requires_grad=False)
         self._latent = (nn.Parameter(torch.empty_like(latent, device="meta"), requires_grad=False),)  # no parameter
         rows = self.layout.rows(codes)
         rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(1, -1)
         self.width = rows.shape[1]
         packed = torch.from_numpy(_side_by_side(rows.cpu().numpy(), self.recipe.bits))
-        self.bytes = nn.Buffer(packed.to(latent.device))  # (rows, bytes of a row)
+        self.bytes = nn.Buffer(packed.to(device))  # (rows, bytes of a row)
         for name, values in scales.items():
-            setattr(self, name, nn.Buffer(values.to(latent.device, copy=True)))  # or the whole file stays mapped
+            setattr(self, name, nn.Buffer(values.to(device, copy=True)))  # or the whole file stays mapped
 
     def __getitem__(self, index: int) -> "PackedWeight":
         """As in torch's list of parametrizations, where the quantizer comes first."""
@@ -127,17 +130,57 @@ class PackedWeight(WeightQuantizer):
         return levels if groups is levels else join(groups, levels.shape)
 
 
-def pack_(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+Aside = list[tuple[nn.Module, str, parametrize.ParametrizationList]]
+
+
+class _Absent(nn.Module):
+    """Stands where a packed weight will be: what finds memory for the others finds an empty parameter here."""
+
+    def __init__(self, latent: Tensor):
+        super().__init__()
+        self.original = nn.Parameter(latent.new_empty(0), requires_grad=False)
+        self.shape = latent.shape
+
+    def forward(self) -> Tensor:
+        """For a model that starts its weights at random, which changes nothing here."""
+        return self.original.new_empty(self.shape, device="meta")
+
+
+def set_aside_(model: nn.Module) -> Aside:
+    """Take what will be packed out of a compressed model on the meta device, before there is memory for its weights.
+
+    That memory, freed again, would be where the C library scatters what the model computes. `pack_` puts back what is
+    returned: modules, the names of their weights, and what stood there.
+    """
+    aside = [
+        (module, name, module.parametrizations[name])
+        for module in model.modules()
+        for name, quantizer, _ in quantized(module)
+        if isinstance(quantizer, WeightQuantizer)
+    ]
+    for module, name, stack in aside:
+        module.parametrizations[name] = _Absent(stack.original)
+    return aside
+
+
+def pack_(model: nn.Module, tensors: Mapping[str, Tensor], aside: Aside) -> nn.Module:
     """Put `checked_tensors` into the compressed model that they are for, as `fill_` does, but quantized ones packed.
 
-    The model is returned, in eval mode: it only answers. Weights rounded to 16 bits and what is not quantized are as
-    ever, and a `TTLinear` keeps its merged sides as ever. `fuse_` unpacks everything, `save` writes the same file.
+    `aside` comes from `set_aside_`. The model is returned, in eval mode: it only answers. Weights rounded to 16 bits
+    and what is not quantized are as ever, and a `TTLinear` keeps its merged sides as ever. `fuse_` unpacks everything,
+    `save` writes the same file.
     """
     made: dict[Tensor, PackedWeight] = {}
+    devices = {}
+    for module, name, stack in aside:
+        devices[stack.original] = module.parametrizations[name].original.device
+        module.parametrizations[name] = stack
     fill_(
         model,
         tensors,
-        lambda quantizer, latent, *values: made.update({latent: PackedWeight(quantizer, latent, *values)}),
+        lambda quantizer, latent, *values: made.update(
+            {latent: PackedWeight(quantizer, latent, *values, device=devices[latent])}
+        ),
     )
     for module in list(model.modules()):
         for name, _, latent in list(quantized(module)):

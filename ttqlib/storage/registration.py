@@ -67,6 +67,7 @@ class PlanQuantizer(HfQuantizer):
         from pathlib import Path
 
         from ..inventory.ties import shared_parameters
+        from .packed import set_aside_
         from .reading import check_digest, checked_tensors
         from .rebuild import mark_filled_, rebuilt
 
@@ -85,6 +86,7 @@ class PlanQuantizer(HfQuantizer):
                     f"read it with {kinds[0]}.from_pretrained or ttq.load"
                 ) from error
             raise
+        self._aside = set_aside_(model) if self.quantization_config.packed else None
         self._shared = shared_parameters(model)  # which transformers takes apart when it makes memory for them
         mark_filled_(model)
         model._keys_to_ignore_on_load_missing = model._keys_to_ignore_on_load_unexpected = {""}  # all were compared
@@ -99,8 +101,11 @@ class PlanQuantizer(HfQuantizer):
         if any(tensor.is_meta for tensor in model.parameters()):
             raise ValueError("a model with a plan has to lie in memory: read it without offloading parts of it")
         _align(model)
-        (pack_ if self.quantization_config.packed else fill_)(model, self._tensors)
-        del self._tensors, self._shared
+        if self._aside is None:
+            fill_(model, self._tensors)
+        else:
+            pack_(model, self._tensors, self._aside)
+        del self._tensors, self._shared, self._aside
         model.is_quantized = False  # its weights are floating-point numbers: unlike packed ones they can be cast
         return model
 
