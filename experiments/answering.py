@@ -6,7 +6,7 @@
 `resident_bytes` is how much more than after its imports a fresh process has in memory at most while it answers one
 sentence after another, each of other words: a table in floating point comes into memory as it is read. `own_bytes` is
 the same above a process that has answered with a tiny model of the same kind, which leaves out the pages of PyTorch's
-own code. `loading_bytes` is the peak before. All three are means of five processes, with their standard deviation:
+own code. `loading_bytes` is the peak before. All three are means of three processes, with their standard deviation:
 where the C library places things is chance. `ordinary` is `ttq.load` as it is, with a number for each weight that is
 rounded in every answer. `times_float` compares medians of answers that take turns with the model in floating point: on
 a busy machine no other time means anything.
@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 import ttqlib as ttq
 
-TASK, SPLIT, SEED, TOKENS, ANSWERS, PROCESSES = "random weights", "answering memory", 0, 32, 200, 5
+TASK, SPLIT, SEED, TOKENS, ANSWERS, PROCESSES = "random weights", "answering memory", 0, 32, 200, 3
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
 RECIPES = {32: None, 1: ttq.Binary(per="channel"), 2: ttq.Ternary(per="channel")}  # bits → of every matrix, by rows
