@@ -79,13 +79,13 @@ lint: $(READY)-test
 	$(PY) docs/spelling.py
 
 unit: $(READY)-test
-	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -p tests.kernels -n 2 --dist loadscope
+	$(ON_PATH) $(ONE_THREAD) $(PY) -m pytest tests -p tests.kernels -p tests.minutes -n 2 --dist loadscope
 
 # Chapters read embedded data only, so that their outputs are the same everywhere: TTQ_DATA is taken away. Sources of
 # assignments have no outputs; tests/assignments runs them.
 chapters: $(READY)-test
 	$(ON_PATH) $(ONE_THREAD) env -u TTQ_DATA $(PY) -m pytest --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=400 -p tests.kernels \
+	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=400 -p tests.kernels -p tests.minutes \
 	  -n 2 --dist loadfile -p no:cacheprovider --ignore=notebooks/assignments notebooks
 
 # Newest means what pip gives today to whoever installs without the lock: the newest releases in pyproject.toml's ranges.
