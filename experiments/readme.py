@@ -152,6 +152,25 @@ def teq_table(rows: list[dict]) -> str:
     )
 
 
+def talking_table(rows: list[dict]) -> str:
+    """How fast SmolLM2 talks in every engine."""
+    lines = []
+    for row in sorted(rows, key=lambda row: row["metrics"]["tokens_per_second"]["mean"]):
+        found = {name: metric["mean"] for name, metric in row["metrics"].items()}
+        sizes = [f"{size / 1e6:.0f} MB" for size in (row["stored_bytes"], found["resident_bytes"])]
+        speeds = [f"{found[name]:.0f}" for name in ("tokens_per_second", "floor_tokens_per_second")]
+        lines.append([row["method"], row["bits"], *sizes, *speeds, f"{found['perplexity']:.2f}"])
+    said = rows[0]["settings"]
+    return _table(
+        ["SmolLM2-135M talks", "bits", "weights", "in memory", "tokens a second", "at most", "perplexity"],
+        lines,
+        f"A prompt of {said['prompt']} tokens, {said['new']} new ones, {said['threads']} threads, in turns, each "
+        f"in its own process, on {rows[0]['machine']}. At most: reading the weights once a token takes so long. "
+        "Perplexity is the engine's own, on the windows above. `genai` is onnxruntime-genai; llama.cpp reads the file "
+        "that the model comes in.",
+    )
+
+
 def _recipe(row: dict) -> tuple:
     return row["bits"], row["settings"].get("group", ""), row["method"]
 
@@ -238,6 +257,7 @@ TABLES = {  # the file → the tables that show it
     "xtc": [xtc_table],
     "end_to_end": [end_to_end_table],
     "teq": [teq_table],
+    "talking": [talking_table],
     "speed": [training_table, inference_table, speed_table],
 }
 
