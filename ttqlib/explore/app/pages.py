@@ -9,6 +9,7 @@ from .evidence import MARKS, Evidence, Quality
 from .layers import Layers
 from .measured import Measured
 
+OWN = "The ring and the upright line are this plan; a dashed line, if there is one, is the plan put beside it."
 EDGE = "A dot on the lower edge of the picture is 12 points or more behind the dense model. Dashed: dense, and 1 less."
 SIGNS = {mark: text[0] for mark, text in MARKS.items()}
 
@@ -118,7 +119,7 @@ def comparison(pair: Sequence[tuple[Cost, str]], found: Iterable[tuple[str, str,
     changes = [_row(name, escape(one), escape(other)) for name, one, other in found]
     lines += changes or [_row("differences", "none", "none")]
     return (
-        "<div class='ttq-scroll' tabindex='0' role='region' aria-label='two plans'><table class='ttq-table'>"
+        "<div class='ttq-scroll ttq-pair' tabindex='0' role='region' aria-label='two plans'><table class='ttq-table'>"
         f"<thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -130,7 +131,7 @@ def _row(name: str, *texts: str) -> str:
 
 def marks() -> str:
     """What the marks mean."""
-    texts = [*MARKS.values(), EDGE]
+    texts = [*MARKS.values(), OWN, EDGE]
     return "".join(f"<div>{escape(text)}</div>" for text in texts)
 
 
