@@ -62,7 +62,8 @@ STAGES: Mapping[str, Callable] = {  # in their order, each with (model, batches,
 }
 ADDED = [name for name in STAGES if name != "rtn"]
 BEST = ["awq+clip+rounding", "teq+clip+rounding"]
-HEADLINE = ["rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "teq", "awq+clip", "clip+gptq", "teq+clip", *BEST]
+HEADLINE = ["rtn", "clip-weights", "clip", "awq", "gptq", "rounding", "teq", "awq+clip", "clip+gptq", "awq+clip+gptq"]
+HEADLINE += ["teq+clip", "teq+clip+gptq", *BEST]
 GRID = [  # the study: bits, group, recipes; the most telling first
     (32, None, ["rtn"]),
     (3, 64, [*HEADLINE, *(name for name, peer in PEERS.items() if not peer.only)]),
