@@ -165,7 +165,7 @@ def talking_table(rows: list[dict]) -> str:
         ["SmolLM2-135M talks", "bits", "weights", "in memory", "tokens a second", "at most", "perplexity"],
         lines,
         f"A prompt of {said['prompt']} tokens, {said['new']} new ones, {said['threads']} threads, in turns, each "
-        f"in its own process, on {rows[0]['machine']}. At most: reading the weights once a token takes so long. "
+        f"in its own process, on {rows[0]['machine']}. At most: as reading all weights for each token allows. "
         "Perplexity is the engine's own, on the windows above. `genai` is onnxruntime-genai; llama.cpp reads the file "
         "that the model comes in.",
     )

@@ -35,7 +35,12 @@ class PackedWeight(WeightQuantizer):
     """
 
     def __init__(
-        self, quantizer: WeightQuantizer, latent: Tensor, codes: Tensor, scales: Mapping[str, Tensor], device=None
+        self,
+        quantizer: WeightQuantizer,
+        latent: Tensor,
+        codes: Tensor,
+        scales: Mapping[str, Tensor],
+        device: torch.device | None = None,
     ):
         nn.Module.__init__(self)
         self.recipe, self.layout, self.held, self.registered = quantizer.recipe, quantizer.layout, quantizer.held, True
@@ -171,7 +176,7 @@ def pack_(model: nn.Module, tensors: Mapping[str, Tensor], aside: Aside) -> nn.M
     `save` writes the same file.
     """
     made: dict[Tensor, PackedWeight] = {}
-    devices = {}
+    devices: dict[Tensor, torch.device] = {}
     for module, name, stack in aside:
         devices[stack.original] = module.parametrizations[name].original.device
         module.parametrizations[name] = stack
