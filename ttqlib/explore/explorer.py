@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import ipywidgets as widgets
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from .dress import Dress
 
@@ -77,9 +80,7 @@ class Explorer(widgets.VBox):
     def _drawn(self) -> tuple[bytes, str]:
         """The picture and the text. The figure is garbage at once: it never gets old enough to be hard to find."""
         figure, text = self.draw(**self.values)
-        image = BytesIO()
-        figure.savefig(image, format="png")
-        return image.getvalue(), text
+        return painted(figure), text
 
     def __repr__(self) -> str:
         # what a reader sees on a page that shows no widgets, and what nbval compares
@@ -104,6 +105,14 @@ def whole(label: str, value: int, least: int, most: int) -> widgets.IntSlider:
     """A slider over whole numbers, that tells where it is let go."""
     looks = {"layout": widgets.Layout(**WIDE), "continuous_update": False}
     return widgets.IntSlider(value, least, most, description=label, **looks)
+
+
+def painted(figure: Figure) -> bytes:
+    """The PNG of a figure, drawn once: `savefig` draws it twice, the first time only to lay it out."""
+    canvas, image = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()
+    imsave(image, np.asarray(canvas.buffer_rgba()), format="png")
+    return image.getvalue()
 
 
 @contextmanager
