@@ -122,7 +122,7 @@ def test_a_point_of_the_picture_says_all_that_the_table_says(slots):
         "low rank, rank 19, 2 bits: 256.5 kB, 234× smaller, slot F1 95.4 % on validation, 93.2 % on test, 3 seeds"
     )
     assert (
-        point["cells"][:7] == ["256.5 kB", "234×", "95.4", "-0.4", "93.2", "+0.2", "3"]
+        point["cells"][:8] == ["256.5 kB", "234×", str(row), "95.4", "-0.4", "93.2", "+0.2", "3"]
         and point["x"] == row.stored_bytes
     )
     assert pages.goal(slots)["dense"] == pytest.approx(95.82)

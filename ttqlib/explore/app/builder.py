@@ -24,7 +24,6 @@ from .taking import Taking
 from .turning import Turning
 
 POINTS = (0.5, 1, 2, 3, 5)
-BUDGETS = (100, 150, 200, 250, 300, 400, 600, 1000, 2000, 3000, 5000)  # kB
 OWN = "your own"
 HINTS = {
     "model": "Choose a model. Of your own one only the shapes are read: a folder with a config.json, or a hub's name.",
@@ -32,7 +31,7 @@ HINTS = {
     "words or of the feed-forward matrices to be what is left.",
     "fill": "Every layer is tried on sentences, and the plan that is predicted to lose least takes the place of yours. "
     "It needs a model with trained weights: choose your own.",
-    "ask": "Ask for a measured plan. The answer replaces your plan; Undo brings yours back.",
+    "ask": "Ask for a measured plan: it takes the place of yours. Within so many points means: on every split scored.",
     "compare": "Put this plan beside the next ones you try: every difference is then named.",
     "take": "The program runs as it stands. The file and the link bring you back to this very moment.",
 }
@@ -82,10 +81,10 @@ class PlanApp(widgets.VBox):
 
     def _buttons(self) -> None:
         self.points = stops("points behind dense", [(f"{p:g} point{'s' * (p != 1)}", p) for p in POINTS], 1)
-        self.budget = stops("bytes on disk", [(pages.size(1000 * kilobytes), kilobytes) for kilobytes in BUDGETS], 100)
+        self.budget = stops("bytes on disk", [("–", 0)], 0)
         jobs = {
-            "within": ("Smallest within 1 point", lambda: self._go_to(self._smallest())),
-            "fits": ("Best that fits 100 kB", lambda: self._go_to(self._best())),
+            "within": ("Smallest within …", lambda: self._go_to(self._smallest())),
+            "fits": ("Best that fits …", lambda: self._go_to(self._best())),
             "nearest": ("Nearest measured", lambda: self._go_to(self.evidence.nearest(self.plan))),
             "undo": ("Undo", lambda: self._show(self.history.undo())),
             "redo": ("Redo", lambda: self._show(self.history.redo())),
@@ -219,6 +218,8 @@ class PlanApp(widgets.VBox):
 
     def _draw_evidence(self) -> None:
         evidence = self.evidence
+        self.budget.options = pages.budgets(evidence)
+        self._ask()
         with self.picture.hold_sync():
             self.picture.name, self.picture.goal = evidence.task.name, dict(pages.goal(evidence))
             self.picture.columns, self.picture.points = pages.columns(evidence), pages.points(evidence)
@@ -231,7 +232,8 @@ class PlanApp(widgets.VBox):
 
     def _ask(self) -> None:
         points = self.points.value
-        self.buttons["within"].description = f"Smallest within {points:g} point{'s' * (points != 1)}"
+        within = f"{points:g} point{'s' * (points != 1)} of {self.evidence.task.name}"
+        self.buttons["within"].description = f"Smallest within {within}"
         self.buttons["fits"].description = f"Best that fits {pages.size(1000 * self.budget.value)}"
 
     def _go_to(self, row: Measured | None) -> None:

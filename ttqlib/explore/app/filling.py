@@ -38,7 +38,7 @@ class Filling(widgets.VBox):
 
     def show(self, source: Source, dense_bytes: int) -> None:
         """Budgets of this model, from half of its bytes down."""
-        self.source, self.note.value = source, ""
+        self.source, self.note.value, self.button.disabled = source, "", source.loaded is None
         budgets = [(f"{size(dense_bytes / times)}, {times}× smaller", dense_bytes // times) for times in TIMES]
         self.budget.options = budgets[::-1]
         self.budget.value = dense_bytes // 24

@@ -12,6 +12,7 @@ from .measured import Measured
 OWN = "The ring and the upright line are this plan; a dashed line, if there is one, is the plan put beside it."
 EDGE = "A dot on the lower edge of the picture is 12 points or more behind the dense model. Dashed: dense, and 1 less."
 SIGNS = {mark: text[0] for mark, text in MARKS.items()}
+BUDGETS = (100, 150, 200, 250, 300, 400, 600, 1000, 2000, 3000, 5000)  # kB
 
 
 def size(stored_bytes: float) -> str:
@@ -150,13 +151,13 @@ def _point(number: int, row: Measured, evidence: Evidence, most: int) -> dict:
     cells = [
         (size(row.stored_bytes), row.stored_bytes),
         (times(row.ratio), row.ratio),
+        (str(row), str(row)),
         (f"{score:.1f}", score),
         (f"{-row.behind[task.chosen_on] + 0.0:+.1f}", -row.behind[task.chosen_on]),
         ("–" if once is None else f"{once:.1f}", -1 if once is None else once),
         ("–" if once is None else f"{-row.behind[task.read_once] + 0.0:+.1f}", -99 if once is None
          else -row.behind[task.read_once]),
         (str(row.seeds), row.seeds),
-        (str(row), str(row)),
         (row.how, row.how),
     ]  # fmt: skip
     told = f"{row}: {cells[0][0]}, {cells[1][0]} smaller, {task.name} {score:.1f} % on {_split(task.chosen_on)}"
@@ -171,12 +172,18 @@ def _point(number: int, row: Measured, evidence: Evidence, most: int) -> dict:
     }
 
 
+def budgets(evidence: Evidence) -> list[tuple[str, int]]:
+    """Round sizes and their kilobytes; in each of them some measured plan fits."""
+    room = [kilobytes for kilobytes in BUDGETS if 1000 * kilobytes >= evidence.rows[0].stored_bytes]
+    return [(size(1000 * kilobytes), kilobytes) for kilobytes in room]
+
+
 def columns(evidence: Evidence) -> list[str]:
     """The heads of the table of measured plans."""
     task = evidence.task
     scored = [f"{task.name}, %, {_split(task.chosen_on)}", "points against dense"]
     scored += [f"{task.name}, %, {task.read_once}", "points against dense"]
-    return ["on disk", "times smaller", *scored, "seeds", "plan", "trained"]
+    return ["on disk", "times smaller", "plan", *scored, "seeds", "trained"]
 
 
 def here(cost: Cost, quality: Quality) -> dict:
