@@ -35,7 +35,7 @@ from tempfile import TemporaryDirectory
 import torch
 from peers import PEERS, Job, converted
 from processes import of_step
-from results import RESULTS, RUNS, read
+from results import RESULTS, RUNS, key, read
 from runs import Settings, Study, main, stored_bytes
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -273,8 +273,8 @@ def missing(rows: Sequence[Mapping]) -> list[str]:
     for bits, group, recipes in GRID:
         for recipe in recipes:
             size = str(group or "channel")
-            key = (32, None, "dense") if bits == 32 else (bits, size, recipe)
-            if key not in there:
+            wanted = (32, None, "dense") if bits == 32 else (bits, size, recipe)
+            if wanted not in there:
                 shape = "" if bits == 32 else f" --bits {bits} --group {size} --recipe {recipe}"
                 commands.append(f"python experiments/teq.py{shape}")
     return commands
@@ -283,7 +283,8 @@ def missing(rows: Sequence[Mapping]) -> list[str]:
 if __name__ == "__main__":
     given = sys.argv[1:]
     if {"--table", "--list"} & {*given}:
-        found = [row for path in (RESULTS / "teq.json", RUNS / "teq" / "results.json") for row in read(path)]
+        files = (RESULTS / "teq.json", RUNS / "teq" / "results.json")
+        found = [*{key(row): row for path in files for row in read(path)}.values()]  # a recorded run lies in both
         print("\n".join(missing(found)) if "--list" in given else table(found))
     else:
         main(Teq)
