@@ -7,6 +7,7 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
 import ttqlib as ttq
+from ttqlib.explore.explorer import painted
 
 
 def texts(figure) -> str:
@@ -284,6 +285,15 @@ def test_trade_offs_draw_every_metric_with_controls_hollow_and_marks_as_lines():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["paper", "chosen", "trains", "narrow"]
 
 
+def test_a_figure_that_is_marked_anew_is_the_one_that_would_be_drawn_anew():
+    panels = {"F1": {"trains": [(50, 96.0, 0.3), (400, 95.0, None)], "narrow": [(300, 95.5, 1.0)]}}
+    choices = [{"ring": {"F1": (400, 95.0)}}, {"marks": {"paper": 1000}}, {"marks": {"paper": 63}}, {}]
+    figure = ttq.plots.trade_offs(panels, "times smaller", ["narrow"])
+    for choice in [*choices, *choices[::-1]]:
+        assert ttq.plots.marked(figure, **choice) is figure
+        assert painted(figure) == painted(ttq.plots.trade_offs(panels, "times smaller", ["narrow"], **choice))
+
+
 def stored(figure) -> dict:
     """The metadata that a notebook stores with a figure, as IPython makes them."""
     display = DisplayFormatter()
@@ -335,6 +345,10 @@ SPOKEN = {
     "trade-offs": (
         lambda: ttq.plots.trade_offs({"F1": {"tt": [(10, 90, 1)]}}, "times", marks={"paper": 63}),
         ["F1 against times (logarithmic). tt: 90 at 10; paper: an upright line at 63"],
+    ),
+    "trade-offs marked anew": (
+        lambda: ttq.plots.marked(ttq.plots.trade_offs({"F1": {"tt": [(10, 90, 1)]}}, "times"), {"F1": (10, 90)}),
+        ["F1 against times (logarithmic). tt: 90 at 10; chosen: 90 at 10"],
     ),
     "trade-off": (
         lambda: ttq.plots.trade_off({"tt": [(1, 0.5), (2, 0.3)]}, [(1, 0.5)], (1, 0.5), "kB", "error"),

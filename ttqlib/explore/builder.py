@@ -42,7 +42,7 @@ class PlanBuilder(Explorer):
     """
 
     def __init__(self, plans: MeasuredPlans, start: GroupPlan):
-        self.plans = plans
+        self.plans, self._figure = plans, None  # what was measured is drawn once
         self.button = widgets.Button(description="Give me this plan")
         self.code, self.json = (
             widgets.Textarea(description=name, rows=rows, layout=widgets.Layout(width="95%"))
@@ -61,7 +61,8 @@ class PlanBuilder(Explorer):
 
     def _draw_plan(self, **values: int) -> tuple[Figure, str]:
         chosen = chosen_by(values)
-        return plan_figure(self.plans, chosen), plan_text(self.plans, chosen)
+        self._figure = self._figure or plan_figure(self.plans, chosen)
+        return plots.marked(self._figure, **_here(self.plans, chosen)), plan_text(self.plans, chosen)
 
     def _redraw(self, change=None) -> None:
         self.code.value = self.json.value = ""
@@ -104,16 +105,21 @@ def plan_figure(plans: MeasuredPlans, chosen: GroupPlan) -> Figure:
 
     Plans that were measured with fewer seeds than others stand hollow: they are no results, but trials.
     """
-    point, panels, most = plans.point(chosen), {}, max(len(row["seeds"]) for row in plans.known.values())
+    panels, most = {}, max(len(row["seeds"]) for row in plans.known.values())
     for key, name in METRICS.items():
         groups = panels.setdefault(f"{name}, %", {})
         for row in plans.known.values():
             label = f"measured, {most} seeds" if len(row["seeds"]) == most else FEWER
             groups.setdefault(label, []).append((row["ratio"], *row["metrics"][key].values()))
+    return plots.trade_offs(panels, RATIO, [FEWER], **_here(plans, chosen))
+
+
+def _here(plans: MeasuredPlans, chosen: GroupPlan) -> dict[str, Mapping]:
+    """The ring or the line of one choice."""
+    point = plans.point(chosen)
     if point.metrics is None:
-        return plots.trade_offs(panels, RATIO, [FEWER], marks={f"chosen, {point.source}": point.ratio})
-    ring = {f"{name}, %": (point.ratio, point.metrics[key]) for key, name in METRICS.items()}
-    return plots.trade_offs(panels, RATIO, [FEWER], ring=ring)
+        return {"marks": {f"chosen, {point.source}": point.ratio}}
+    return {"ring": {f"{name}, %": (point.ratio, point.metrics[key]) for key, name in METRICS.items()}}
 
 
 def _controls(start: GroupPlan) -> dict[str, widgets.Widget]:

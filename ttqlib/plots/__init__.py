@@ -5,7 +5,7 @@ differ by marker and line style as well as by colour.
 """
 
 from .bars import bars, bars_beside, cost_bars, labelled_bars, quantized_histogram, shares
-from .curves import error_against, lines, trade_off, trade_offs
+from .curves import error_against, lines, marked, trade_off, trade_offs
 from .diagrams import layer_links, pictures, pipeline, tensor_network
 from .maps import heat_map, similarities
 from .networks import layer_network
@@ -25,6 +25,7 @@ __all__ = [
     "layer_links",
     "layer_network",
     "lines",
+    "marked",
     "measured",
     "pictures",
     "pipeline",
