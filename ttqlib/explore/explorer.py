@@ -108,7 +108,7 @@ def whole(label: str, value: int, least: int, most: int) -> widgets.IntSlider:
 
 
 def painted(figure: Figure) -> bytes:
-    """The PNG of a figure, fast: `savefig` would draw it twice, and small ticks take as long as all the rest."""
+    """The PNG of a figure, fast: `savefig` would draw it twice, and minor ticks take as long as all the rest."""
     canvas, image = FigureCanvasAgg(figure), BytesIO()
     for axes in figure.axes:
         axes.minorticks_off()
