@@ -143,8 +143,10 @@ def test_one_layer_is_turned_alone_and_a_mixed_group_says_so(fresh):
 
 def test_the_other_metric_has_a_picture_of_its_own(fresh):
     (metric,) = fresh.metric.children
+    fresh.budget.value = 600
     metric.value = "intents"
     assert fresh.picture.name == "intents" and "intents 97" in fresh.readout.value
+    assert fresh.budget.value == 600 and fresh.buttons["within"].description == "Smallest within 1 point of intents"
     metric.value = "slot F1"
     assert fresh.picture.name == "slot F1"
 

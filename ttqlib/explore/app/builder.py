@@ -196,6 +196,7 @@ class PlanApp(widgets.VBox):
         if self.evidence is None:
             self.picture.points = []
             return
+        self.budget.options = pages.budgets(self.evidence)
         names = [evidence.task.name for evidence in self.evidences]
         metric = choice("quality", names)
         metric.observe(lambda move: self._choose(names.index(move["new"])), "value")
@@ -218,7 +219,6 @@ class PlanApp(widgets.VBox):
 
     def _draw_evidence(self) -> None:
         evidence = self.evidence
-        self.budget.options = pages.budgets(evidence)
         self._ask()
         with self.picture.hold_sync():
             self.picture.name, self.picture.goal = evidence.task.name, dict(pages.goal(evidence))
