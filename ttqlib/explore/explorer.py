@@ -108,10 +108,8 @@ def whole(label: str, value: int, least: int, most: int) -> widgets.IntSlider:
 
 
 def painted(figure: Figure) -> bytes:
-    """The PNG of a figure, fast: `savefig` would draw it twice, and minor ticks take as long as all the rest."""
+    """The PNG of a figure, drawn once: `savefig` draws it twice, the first time only to lay it out."""
     canvas, image = FigureCanvasAgg(figure), BytesIO()
-    for axes in figure.axes:
-        axes.minorticks_off()
     canvas.draw()
     imsave(image, np.asarray(canvas.buffer_rgba()), format="png")
     return image.getvalue()
