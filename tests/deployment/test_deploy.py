@@ -1,6 +1,7 @@
 """An export answers as its model does, at every batch and length, also without torch; mixed-up files are refused."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -253,6 +254,22 @@ def test_a_word_gets_the_label_of_its_first_token(exports):
     assert len(tokenizer(TEXTS[2])["input_ids"]) > 2 + len(TEXTS[2].split())  # some words are of several tokens
     assert predictor.predict([text.split() for text in TEXTS]) == found
     assert predictor.predict(["", "list fares"]) == [{"intent": ANY, "slots": []}, found[1]]
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, 3, b"x", "\ud800", ["list", 3]])
+def test_what_is_no_text_is_named_by_its_number(exports, bad):
+    for kind, other in (("bert", "a pair of strings"), ("intents and slots", "a list of words")):
+        with refused(ValueError, f"text 1 must be a string or {other}"):
+            ttq.Predictor(exports[kind][1]).predict(["list fares", bad])
+
+
+def test_texts_in_a_mapping_and_halves_of_a_thread_are_refused(exports):
+    folder = exports["bert"][1]
+    with refused(ValueError, "texts must be a list", "{'a': 'good'}"):
+        ttq.Predictor(folder).predict({"a": "good"})
+    for threads in (0, -1, 1.5):
+        with refused(ValueError, "threads must be a whole number of at least 1"):
+            ttq.Predictor(folder, threads=threads)
 
 
 def test_a_long_text_is_refused_or_cut(exports):

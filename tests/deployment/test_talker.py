@@ -89,9 +89,12 @@ def test_inputs_rounded_to_8_bits_move_logits_a_little(tmp_path):
 
 def test_the_model_stays_as_it_is(tmp_path):
     model = llama(4).train()
+    model.lm_head.eval()  # one part in another mode
+    modes = [part.training for part in model.modules()]
     before = {name: one.clone() for name, one in model.state_dict().items()}
     ttq.export_talker(model, tmp_path / "out")
-    assert model.training and before.keys() == model.state_dict().keys()
+    assert modes == [part.training for part in model.modules()]
+    assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
 
 

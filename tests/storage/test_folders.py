@@ -1,10 +1,12 @@
 """Folders are replaced as a whole, or file by file where they have to stay; reading them changes nothing."""
 
+import contextlib
 import errno
 import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,25 @@ def test_reading_changes_nothing_and_finds_what_was_moved_aside(tmp_path):
     assert folders.current(folder) == tmp_path / ".model.old"  # as earlier versions called it
     write(folder, "newer")  # a save puts it back first
     assert (folder / "mine").read_text() == "kept" and read(folder) == ["newer"] * 3
+
+
+def test_a_folder_that_nobody_may_write_to_leaves_nothing_behind():
+    """Its owner may switch it, for the parent folder is theirs. Root may write anywhere, so root becomes nobody."""
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o777)
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                if not os.geteuid():
+                    os.setuid(65534)
+                folder = Path(parent) / "model"
+                write(folder, "new")
+                folder.chmod(0o555)
+                write(folder, "newer")
+                os._exit(0 if os.listdir(parent) == ["model"] and read(folder) == ["newer"] * 3 else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        os.chmod(Path(parent) / "model", 0o755)
 
 
 def test_a_save_takes_only_its_own_leavings_away(tmp_path):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -385,6 +386,55 @@ def test_shards_become_one_file_and_a_state_dict_of_its_own_is_welcome(tmp_path)
     model.save_pretrained(tmp_path, max_shard_size=100, state_dict=model.state_dict())
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
     assert torch.equal(logits(ttq.load(tmp_path), {"input_ids": IDS}), logits(model, {"input_ids": IDS}))
+
+
+class Reader(nn.Module):
+    """What users write: an LSTM, a mask of infinities, and a result that is kept for an extra loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.rnn, self.head = nn.Embedding(16, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 3)
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+
+    def forward(self, ids):
+        self.kept = [self.rnn(self.words(ids))[0]]
+        return self.head((self.kept[0].transpose(1, 2) @ self.mask.softmax(-1)).mean(-1))
+
+
+def test_a_model_that_was_just_trained_is_saved_with_all_that_it_keeps(tmp_path):
+    torch.manual_seed(0)
+    model = Reader()
+    ttq.compress_(model, ttq.TTQConfig({"head": ttq.LSQ(4)}, rest=8))
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(IDS).square().sum().backward()
+        optimizer.step()
+    ttq.save(model.eval(), tmp_path / "saved")
+    assert ttq.report(model).total.stored_bytes == (tmp_path / "saved" / "model.safetensors").stat().st_size
+    torch.manual_seed(1)
+    used = Reader()
+    used(IDS)  # so that it keeps a result, too
+    again = ttq.load(tmp_path / "saved", into=used)
+    with torch.no_grad():
+        assert torch.equal(again(IDS), model(IDS))
+    assert torch.equal(again.mask, model.mask)
+
+
+def test_what_cannot_be_copied_is_told_and_nothing_is_written(tmp_path):
+    model = Reader().eval()
+    ttq.compress_(model, ttq.TTQConfig({"head": ttq.LSQ(4)}, rest=8))
+    model.lock = threading.Lock()
+    with refused(ValueError, "Reader holds something that cannot be copied", "lock", "del model.NAME"):
+        ttq.save(model, tmp_path / "saved")
+    del model.lock
+    for name, tensor in (("mask", model.mask * torch.nan), ("variance", torch.tensor([torch.inf]))):
+        before = getattr(model, name, None)
+        model.register_buffer(name, tensor)
+        with refused(ValueError, f"{name} holds NaN or infinite values"):
+            ttq.save(model, tmp_path / "saved")
+        model.register_buffer(name, before)
+    assert not (tmp_path / "saved").exists()
 
 
 def test_models_without_a_plan_are_saved_as_ever(tmp_path):

@@ -461,6 +461,15 @@ def test_intents_and_slots(tmp_path):
         trainer(tmp_path, other, teacher, ttq.LogitsOnly(1))
 
 
+def test_a_batch_of_which_no_label_counts_teaches_by_what_else_there_is(tmp_path):
+    data = [row | {"labels": -100} for row in rows()]
+    logs = {"logging_strategy": "steps", "logging_steps": 1}
+    training = trainer(tmp_path, bert(), bert(seed=1), ttq.AllLayers(2), data, **logs)
+    training.train()
+    parts = [log for log in training.state.log_history if "task" in log]
+    assert parts and all(log["task"] == 0 and log["loss"] > 0 for log in parts)
+
+
 def test_labels_may_be_missing_but_not_where_there_is_nothing_else(tmp_path):
     data = [{name: value for name, value in row.items() if name != "labels"} for row in rows()]
     trainer(tmp_path, bert(), bert(), ttq.LayerByLayer(1), data).train()

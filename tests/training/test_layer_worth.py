@@ -136,7 +136,7 @@ def test_models_of_other_inputs_and_outputs(name):
 
 @pytest.mark.parametrize("measure", [ttq.layer_costs, ttq.layer_similarity])
 def test_what_cannot_be_measured_is_refused(measure):
-    with refused(ValueError, "batches is empty"):
+    with refused(ValueError, "calibration is empty"):
         measure(bert(), [])
     with refused(ValueError, "needed is one stack of layers", "Sequential"):
         measure(nn.Sequential(nn.Linear(2, 2)), [classes()])

@@ -109,6 +109,18 @@ def test_the_best_model_is_loaded_at_the_end(tmp_path):
     assert all(torch.equal(value, states[step][name]) for name, value in best.model.state_dict().items())
 
 
+def test_a_checkpoint_that_a_kill_has_cut_off_is_passed_over(tmp_path):
+    trainer(tmp_path).train()
+    cut_off = tmp_path / "checkpoint-99"
+    cut_off.mkdir()
+    (cut_off / "model.safetensors").write_bytes(b"half")
+    resumed = trainer(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step and not cut_off.exists()
+    with refused(ValueError, "No valid checkpoint found"):
+        trainer(tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
     trainer(tmp_path, max_steps=4).train()
     with safe_open(tmp_path / "checkpoint-4" / "model.safetensors", "pt") as file:

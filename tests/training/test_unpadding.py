@@ -114,8 +114,10 @@ def test_batches_without_padding_are_left_alone(mask):
 
 def test_a_trial_leaves_the_model_as_it_was():
     model = build("bert").train()
+    model.bert.embeddings.eval()  # a part in another mode
+    modes = [part.training for part in model.modules()]
     with recorded_attention(model), Unpadding(model) as unpadding:
-        assert unpadding.tokens(INPUTS) is not None and model.training
+        assert unpadding.tokens(INPUTS) is not None and modes == [part.training for part in model.modules()]
     assert not any(part._forward_pre_hooks for part in model.modules())
     assert not model.bert.encoder._forward_hooks
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..storage.folders import replacing
+from ..surgery.calibration import eval_mode
 from ..tensors.shapes import whole_number
 from .exported import GRAPH, TOKENIZER, check_installed
 from .few_bits import Blocks, blocks_of
@@ -101,9 +102,8 @@ def _compare(model: LlamaForCausalLM, talker: Talker, tolerance: float) -> None:
     """Refuse a graph whose logits are not the model's."""
     length = min(16, talker.max_length)
     ids = torch.randint(talker.vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
-    training = model.training
-    expected = model.eval()(input_ids=ids.to(model.device), use_cache=False).logits[0].float().cpu().numpy()
-    model.train(training)
+    with eval_mode(model):
+        expected = model(input_ids=ids.to(model.device), use_cache=False).logits[0].float().cpu().numpy()
     error = np.abs(talker.logits(ids[0].numpy()) - expected).max() / np.abs(expected).max()
     if not error <= tolerance:
         raise RuntimeError(f"the logits of the graph differ by {error:.1e} from the model's")

@@ -48,6 +48,7 @@ def export_onnx(
     model: PreTrainedModel,
     folder: str | os.PathLike,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    *,
     int8: bool = False,
     max_length: int | None = None,
 ) -> None:

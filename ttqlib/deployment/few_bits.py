@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from ..quantizers.gptq import grid_of
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
+from ..storage.packed import side_by_side
 
 SIZES = (16, 32, 64, 128, 256)  # of blocks that the kernel has
 KERNELS = {2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}  # bits of a code → bits that it takes there
@@ -53,7 +55,7 @@ def blocks_of(layers: list[nn.Module]) -> Blocks | None:
     ((bits, size),) = kinds
     codes = torch.cat([one.codes(latent) for one, latent in found])
     scales = [one.scales(latent) for one, latent in found]
-    lowest = [_lowest(one.recipe, own) for (one, _), own in zip(found, scales)]
+    lowest = [grid_of(one.recipe, own)[1] for (one, _), own in zip(found, scales)]
     step = torch.cat([own["scale"] for own in scales])
     blocks = F.pad(codes, (0, -codes.shape[1] % size)).unflatten(1, (-1, size))
     zero_points = (-torch.cat(lowest)).to(torch.uint8)
@@ -61,9 +63,9 @@ def blocks_of(layers: list[nn.Module]) -> Blocks | None:
         bits,
         size,
         codes.shape[1],
-        _side_by_side(blocks, bits).numpy(),
+        side_by_side(blocks.flatten(0, 1).numpy(), bits).reshape(*blocks.shape[:2], -1),
         step.float().contiguous().numpy(),
-        _side_by_side(zero_points, bits).numpy(),
+        side_by_side(zero_points.numpy(), bits),
     )
 
 
@@ -73,16 +75,3 @@ def _fits(quantizer: nn.Module) -> bool:
         and isinstance(quantizer.recipe, GroupRTN)
         and quantizer.recipe.per in SIZES
     )
-
-
-def _lowest(recipe: GroupRTN, scales: dict[str, Tensor]) -> Tensor:
-    """The level of code 0 in each group, (rows, groups)."""
-    lowest = recipe.lowest(scales)
-    return lowest[..., 0] if isinstance(lowest, Tensor) else torch.full_like(scales["scale"], lowest)
-
-
-def _side_by_side(codes: Tensor, bits: int) -> Tensor:
-    """Codes along the last axis, as many in a byte as fit, the first in the lowest bits."""
-    count = 8 // bits
-    parts = F.pad(codes, (0, -codes.shape[-1] % count)).unflatten(-1, (-1, count))
-    return sum(parts[..., place] << (bits * place) for place in range(count)).contiguous()

@@ -8,7 +8,7 @@ brings them, `pip install --no-deps . onnxruntime tokenizers numpy lazy_loader`.
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Predictor:
         ModuleNotFoundError: onnxruntime or tokenizers is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, truncate: bool = False, threads: int | None = None):
+    def __init__(self, folder: str | os.PathLike, *, truncate: bool = False, threads: int | None = None):
         from onnxruntime import InferenceSession, SessionOptions
 
         folder = current(folder)  # reading changes nothing there
@@ -61,7 +61,7 @@ class Predictor:
         if TOKENIZER in config["sha256"]:
             self._tokenizer = load_tokenizer(folder / TOKENIZER, self.max_length if truncate else None)
         options = SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = 0 if threads is None else whole_number("threads", threads)
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantize while loading, once
         self._session = InferenceSession(
             folder / GRAPH, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
@@ -141,8 +141,12 @@ class Predictor:
             raise ValueError("this export predicts numbers, which have no probabilities: leave probabilities=True out")
         if self._tokenizer is None:
             raise ValueError("this export has no tokenizer: ttq.export_onnx(model, folder, tokenizer) puts one in")
-        if isinstance(texts, str) or not len(texts):
+        if isinstance(texts, str | Mapping) or not len(texts):
             raise ValueError(f"texts must be a list of at least one text, got {texts!r}")
+        for number, text in enumerate(texts):
+            if not self._is_text(text):
+                kinds = "a string or a list of words" if self._by_word else "a string or a pair of strings"
+                raise ValueError(f"text {number} must be {kinds}, got {text!r}")
         if self._by_word:
             texts = [text.split() if isinstance(text, str) else list(text) for text in texts]
         encodings = self._tokenizer.encode_batch(list(texts), is_pretokenized=self._by_word)
@@ -153,6 +157,15 @@ class Predictor:
                     "Predictor(folder, truncate=True) cut it, or export with a larger max_length"
                 )
         return list(texts), encodings
+
+    def _is_text(self, text) -> bool:
+        """Whether the tokenizer reads it: a string without half characters, or words, or a pair, of such strings."""
+        several = isinstance(text, Iterable if self._by_word else tuple | list) and (self._by_word or len(text) == 2)
+        parts = [text] if isinstance(text, str) else list(text) if several else [None]
+        try:
+            return all(isinstance(part, str) and part.encode() is not None for part in parts)
+        except UnicodeEncodeError:
+            return False
 
     def _answers(self, texts: Sequence[Text], encodings: Sequence, probabilities: bool) -> Iterator[dict]:
         length = max(len(encoding.ids) for encoding in encodings)

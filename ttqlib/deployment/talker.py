@@ -34,7 +34,7 @@ class Talker:
         ModuleNotFoundError: onnxruntime or tokenizers is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, threads: int | None = None):
+    def __init__(self, folder: str | os.PathLike, *, threads: int | None = None):
         from onnxruntime import InferenceSession, SessionOptions
 
         folder = current(folder)  # reading changes nothing there
@@ -45,7 +45,7 @@ class Talker:
         self._layers, self._cache = config["layers"], config["cache"]
         self._tokenizer = load_tokenizer(folder / TOKENIZER, None) if TOKENIZER in config["sha256"] else None
         options = SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = 0 if threads is None else whole_number("threads", threads)
         self._session = InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
 
     def say(self, text: str, *, most: int = 64) -> str:

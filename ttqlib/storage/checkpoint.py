@@ -21,11 +21,11 @@ from transformers.dynamic_module_utils import custom_object_save
 from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
 from ..surgery.compress import plan_of
-from .files import DIGEST, first_line, module_bytes, specs_of, write
+from .files import ANY_DIGEST, DIGEST, first_line, module_bytes, specs_of, write
 from .folders import current, replacing
 from .packed import Aside, pack_, set_aside_
 from .reading import CONFIG, WEIGHTS, Written, check_digest, checked_tensors
-from .rebuild import check_rebuild, empty_like, on_meta, reads_by_rows, rebuilt, replace_tensors
+from .rebuild import as_meta, check_rebuild, empty_like, reads_by_rows, rebuilt, replace_tensors
 from .stored import VERSION, contents_of, expected, fill_
 
 METHOD = "ttq"  # what transformers calls us
@@ -122,8 +122,7 @@ def load(folder: str | os.PathLike, into: nn.Module | None = None, *, packed: bo
     check_digest(folder / WEIGHTS, written.digest)
     if any(tensor.is_meta for tensor in (*into.parameters(), *into.buffers())):
         raise ValueError("into must lie on a real device, got tensors on the meta device")
-    skeleton = copy.deepcopy(into, {id(parameter): on_meta(parameter) for parameter in into.parameters()})
-    tensors = checked_tensors(rebuilt(skeleton, written.plan, written.version), [folder / WEIGHTS], written)
+    tensors = checked_tensors(rebuilt(as_meta(into), written.plan, written.version), [folder / WEIGHTS], written)
     aside = _rebuild_(into, written, packed)
     if aside is None:
         fill_(into, tensors)
@@ -142,7 +141,7 @@ def stored_sizes(model: nn.Module) -> dict[str, int]:
         ValueError: as `save`.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
-        specs, metadata = expected(model), {DIGEST: 64 * "0", "format": "pt"}  # any digest is as long
+        specs, metadata = expected(model), {DIGEST: ANY_DIGEST, "format": "pt"}
     else:
         tensors, metadata = contents(model)
         specs = specs_of(tensors)
@@ -155,7 +154,7 @@ def saved_bytes(model: nn.Module) -> int:
     Raises:
         ValueError: as `save`.
     """
-    saved = _plan_text(model, 64 * "0")  # any digest is as long
+    saved = _plan_text(model, ANY_DIGEST)
     with TemporaryDirectory() as folder:
         _write_texts(model, saved, Path(folder))
         texts = sum(path.stat().st_size for path in Path(folder).iterdir())

@@ -52,6 +52,8 @@ def replacing(folder: str | os.PathLike, fence: tuple[str, str] = ("", "")) -> I
             _replace_files(new, folder, sorted(names, key=lambda name: (name != fence[0], name == fence[1], name)))
         _sync(folder.parent)
     finally:
+        with suppress(OSError):
+            new.chmod(0o700)  # which a folder that was replaced may not have allowed
         shutil.rmtree(new, ignore_errors=True)  # what was replaced, or what was not finished
 
 

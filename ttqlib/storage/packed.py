@@ -52,7 +52,7 @@ class PackedWeight(WeightQuantizer):
         rows = self.layout.rows(codes)
         rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(1, -1)
         self.width = rows.shape[1]
-        packed = torch.from_numpy(_side_by_side(rows.cpu().numpy(), self.recipe.bits))
+        packed = torch.from_numpy(side_by_side(rows.cpu().numpy(), self.recipe.bits))
         self.bytes = nn.Buffer(packed.to(device))  # (rows, bytes of a row)
         for name, values in scales.items():
             setattr(self, name, nn.Buffer(values.to(device, copy=True)))  # or the whole file stays mapped
@@ -264,7 +264,7 @@ def _codes_of_a_byte(bits: int) -> int:
     return 8 // bits
 
 
-def _side_by_side(rows: np.ndarray, bits: int) -> np.ndarray:
+def side_by_side(rows: np.ndarray, bits: int) -> np.ndarray:
     """Codes, uint8 (rows, width), as bytes of several codes each, the first code in the lowest bits."""
     count = _codes_of_a_byte(bits)
     packed = np.zeros((len(rows), -(-rows.shape[1] // count)), np.uint8)

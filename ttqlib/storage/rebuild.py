@@ -6,7 +6,7 @@ that says something else: each would be written, and read as another model or no
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ def _built_anew(model: nn.Module) -> PreTrainedModel | None:
 
 def _undone(model: nn.Module) -> nn.Module:
     """A copy of a compressed model as it was before, on the meta device: dense, without quantizers."""
-    dense = copy.deepcopy(model, {id(parameter): on_meta(parameter) for parameter in model.parameters()})
+    dense = as_meta(model)
     layers: dict[nn.Module, nn.Module] = {}
     for module in list(dense.modules()):
         vars(module).pop("ttq_config", None)
@@ -231,6 +231,33 @@ def replace_tensors(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None
 def on_meta(tensor: Tensor) -> Tensor:
     """The like of a parameter on the meta device; a buffer stays."""
     return empty_like(tensor, torch.device("meta")) if isinstance(tensor, nn.Parameter) else tensor
+
+
+def as_meta(model: nn.Module) -> nn.Module:
+    """A copy of the model without memory for its parameters; what is tied is tied there, too.
+
+    Raises:
+        ValueError: the model holds what cannot be copied.
+    """
+    memo = {id(parameter): on_meta(parameter) for parameter in model.parameters()}
+    for module in model.modules():  # results that a module keeps, as an LSTM its computed weights: torch copies none
+        memo |= {id(tensor): tensor.detach() for tensor in _tensors(vars(module)) if not tensor.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"this {type(model).__name__} holds something that cannot be copied, and its shapes are read from a copy: "
+            f"{first_line(error)}. Take it off, as by `del model.NAME`, and save again"
+        ) from None
+
+
+def _tensors(value) -> Iterator[Tensor]:
+    """The tensors in a value, in lists and in dicts at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def empty_like(tensor: Tensor, device: torch.device) -> Tensor:

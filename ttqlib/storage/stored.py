@@ -7,7 +7,7 @@ zero points, if it has any. What is not quantized is stored under its own name; 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, isnan
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def contents_of(
     for prefix, stored in _stored(model):
         for name, (tensor, dtype) in stored.plain.items():
             _check_dtype(model, prefix + name, tensor)
-            check_finite(prefix + name, tensor)
+            check_finite(prefix + name, tensor, may_be_infinite=is_mask(tensor))
             tensors[prefix + name] = tensor.detach().to("cpu", dtype).contiguous()
         if stored.quantized:
             tensors |= _packed_module(prefix, stored)
@@ -123,8 +123,9 @@ def check_values(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: NaN, infinity, a negative scale, or a code that stands for nothing.
     """
+    masks = {name for name, tensor in model.named_buffers() if is_mask(tensor)}
     for name, tensor in tensors.items():
-        check_finite(name, tensor)
+        check_finite(name, tensor, may_be_infinite=name in masks)
     for prefix, stored in _stored(model):
         if stored.quantized and tensors[prefix + "scales"].aminmax().min < 0:
             raise ValueError(f"{prefix}scales must not be negative")
@@ -158,12 +159,17 @@ def fill_(
             put_(model, name, tensors[name].to(tensor.device))
 
 
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise a ValueError where a weight or a scale holds NaN or infinity; on the meta device it holds nothing."""
+def is_mask(tensor: Tensor) -> bool:
+    """Whether it may hold infinity, as masks of attention do: a buffer of two axes, so no variance and no scale."""
+    return not isinstance(tensor, nn.Parameter) and tensor.ndim > 1
+
+
+def check_finite(name: str, tensor: Tensor, may_be_infinite: bool = False) -> None:
+    """Raise a ValueError where a tensor holds NaN, or infinity; on the meta device it holds nothing."""
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return
     least, most = tensor.detach().aminmax()  # NaN if there is any, and no answer for each number
-    if not (isfinite(least) and isfinite(most)):
+    if isnan(least) or not (may_be_infinite or (isfinite(least) and isfinite(most))):
         hint = " (an activation quantizer that is not calibrated?)" if name.endswith("input_quantizer.scale") else ""
         raise ValueError(f"{name} holds NaN or infinite values{hint}")
 

@@ -5,7 +5,7 @@ Both functions give numbers by place, counted from 0, the layer that one would d
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -16,24 +16,21 @@ from transformers import PreTrainedModel
 from ..inventory.stacks import one_stack
 from ..progress import bar
 from ..quantizers.fake_quantization import widen
-from ..surgery.calibration import eval_mode, placed
+from ..surgery.calibration import Batches, all_batches, eval_mode
 from .matching import MatchLogits
 from .observation import Observation, observe
 
 BY = ("logits", "loss")
-Batches = Iterable[Mapping[str, Tensor]]
 
 
 @contextmanager
 def skipped(model: PreTrainedModel, places: Iterable[int]) -> Iterator[None]:
     """Inside, the layers at these places give back what they are given. They still compute, so nothing gets faster."""
     layers, _ = one_stack(model)
-    hooks = [layers[place].register_forward_hook(_give_back, with_kwargs=True) for place in places]
-    try:
+    with ExitStack() as hooks:
+        for place in places:
+            hooks.enter_context(layers[place].register_forward_hook(_give_back, with_kwargs=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @torch.no_grad()
@@ -58,17 +55,12 @@ def layer_similarity(model: PreTrainedModel, batches: Batches) -> dict[int, floa
         count[place] += cosines.numel()
 
     with eval_mode(model):
-        for batch in bar(_some(batches, model), desc="layer_similarity", unit="batch"):
+        for batch in bar(all_batches(batches, model), desc="layer_similarity", unit="batch"):
             mask = batch.get("attention_mask")
-            hooks = [
-                layer.register_forward_hook(partial(add, place, mask), with_kwargs=True)
-                for place, layer in enumerate(layers)
-            ]
-            try:
+            with ExitStack() as hooks:
+                for place, layer in enumerate(layers):
+                    hooks.enter_context(layer.register_forward_hook(partial(add, place, mask), with_kwargs=True))
                 model(**batch)
-            finally:
-                for hook in hooks:
-                    hook.remove()
     cosines = {place: total / number for place, (total, number) in enumerate(zip(sums, count))}
     return dict(sorted(cosines.items(), key=lambda item: -item[1]))
 
@@ -93,7 +85,7 @@ def layer_costs(model: PreTrainedModel, batches: Batches, by: str = "logits") ->
         raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, got {by!r}")
     layers, _ = one_stack(model)
     worse = _more_loss if by == "loss" else _divergence(model)
-    costs, batches = dict.fromkeys(range(len(layers)), 0.0), _some(batches, model)
+    costs, batches = dict.fromkeys(range(len(layers)), 0.0), all_batches(batches, model)
     sentences = [len(next(iter(batch.values()))) for batch in batches]
     with eval_mode(model):
         for batch, share in zip(bar(batches, desc="layer_costs", unit="batch"), sentences):
@@ -122,13 +114,6 @@ def _more_loss(less: Observation, whole: Observation) -> float:
     if less.loss is None or whole.loss is None:
         raise ValueError('by="loss" needs batches with labels: give them, or ask by="logits"')
     return float(less.loss - whole.loss)
-
-
-def _some(batches: Batches, model: nn.Module) -> list[Mapping[str, Tensor]]:
-    batches = [batches] if isinstance(batches, Mapping) else list(batches)
-    if not batches:
-        raise ValueError("batches is empty: give some of the inputs that the model is for")
-    return [placed(batch, model) for batch in batches]
 
 
 def _give_back(layer: nn.Module, args: tuple, options: dict, output):

@@ -178,7 +178,7 @@ class MatchLogits(Match):
 
 @dataclass(frozen=True)
 class TaskLoss(Match):
-    """The student's own loss on the labels, as the model computes it; nothing where a batch has none."""
+    """The student's own loss on the labels, as the model computes it; 0 where all are −100, nothing where none are."""
 
     needs_labels: ClassVar[bool] = True
     weight: float = 1.0

@@ -129,7 +129,10 @@ def observe(
     logits = {name: value for name, value in output.items() if name.endswith("logits")}
     if tokens is not None:  # the last one comes from behind the layers
         hidden_states = tuple(one if tokens.are_in(one) else tokens.pack(one) for one in hidden_states)
-    return Observation(mask.bool(), hidden_states, tuple(calls), logits, output.get("loss"), tokens)
+    loss, labels = output.get("loss"), inputs.get("labels")
+    if loss is not None and labels is not None and not labels.ne(-100).any():  # the mean over no label is NaN
+        loss = loss.nan_to_num(0.0)
+    return Observation(mask.bool(), hidden_states, tuple(calls), logits, loss, tokens)
 
 
 def records_attention(model: PreTrainedModel) -> bool:

@@ -1,10 +1,12 @@
 """Training with quantizers: a `transformers.Trainer` whose checkpoints keep what packing drops."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from ..layers.together import merged_together
 from ..quantizers.activations import StaticActivationQuantizer
@@ -14,6 +16,16 @@ from ..storage.latent import load_latent_, save_latent
 from ..surgery.compress import has_plan
 
 SHARDED = "FSDP and DeepSpeed cannot train quantizers here: start one process a GPU with torchrun, without either"
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, if any; newer ones, of a training that was killed, go."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+        with suppress(OSError, ValueError):
+            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))  # the Trainer writes this file last
+            return str(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
+    return None
 
 
 class QATTrainer(Trainer):
@@ -47,6 +59,12 @@ class QATTrainer(Trainer):
             raise ValueError(f"{self.args.n_gpu} GPUs in one process: start one process for each with torchrun")
         if self.compute_loss_func is None:
             self.model_accepts_loss_kwargs = True  # the Trainer counts the labels of a step; the model never sees it
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options):
+        """As `Trainer.train`; `True` goes on from the newest checkpoint that was written to its end."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(Path(self.args.output_dir)) or True  # it says that there is none
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The mean over a batch, times its share in the labels of the whole step, where `labels` say what that is.

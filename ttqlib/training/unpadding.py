@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..inventory.stacks import stack_of
 from ..quantizers.activations import StaticActivationQuantizer
+from ..surgery.calibration import eval_mode
 from .observation import Observation, observe, records_attention
 from .real_tokens import RealTokens, alone
 
@@ -63,14 +64,11 @@ class Unpadding:
 @torch.no_grad()
 def shows_the_same(model: PreTrainedModel, inputs: Mapping[str, Tensor], tokens: RealTokens) -> bool:
     """Whether a model shows the same hidden states and logits without padding, in eval mode."""
-    training = model.training
-    model.eval()
     try:
-        plain, packed = observe(model, inputs), observe(model, inputs, tokens=tokens)
+        with eval_mode(model):
+            plain, packed = observe(model, inputs), observe(model, inputs, tokens=tokens)
     except (RuntimeError, ValueError, IndexError, TypeError):  # its layers expect whole sentences
         return False
-    finally:
-        model.train(training)
     return all(_close(ours, theirs) for ours, theirs in zip(_shown(packed, tokens), _shown(plain, tokens)))
 
 
