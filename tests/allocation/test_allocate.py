@@ -204,6 +204,50 @@ def test_limits_hold(name):
         ttq.allocate(bert(), 40_000, candidates=found, limits={name: 1})
 
 
+def test_several_limits_hold_together_in_any_order():
+    found = candidates()
+
+    def spent(config: ttq.TTQConfig, name: str) -> float:
+        chosen = [next(one for one in found.layers[layer] if one.plan == plan) for layer, plan in config.layers.items()]
+        return sum(COSTS[name](one) for one in chosen)
+
+    free = ttq.allocate(bert(), 40_000, candidates=found)
+    for shares in ({"flops": 0.5, "gradients": 0.4}, {"gradients": 0.4, "flops": 0.5}):
+        limits = {name: share * spent(free, name) for name, share in shares.items()}
+        config = ttq.allocate(bert(), 40_000, candidates=found, limits=limits)
+        assert all(spent(config, name) <= limit for name, limit in limits.items())
+
+
+def test_a_frozen_layer_trains_nothing_and_its_like_does():
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)).eval()
+    model[0].requires_grad_(False)
+    found = ttq.measure_candidates(model, [{"input": torch.randn(8, 16)}], bits=(4,), ranks=(2,))
+    frozen, free = ([one.numbers for one in found.layers[name]] for name in "02")
+    assert not any(frozen) and all(free)
+
+
+@pytest.mark.parametrize("answer", [lambda y: y, lambda y: (y, y.mean(-1)), lambda y: {"states": y}])
+def test_a_model_may_answer_a_tensor_or_a_tuple(answer):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 8)
+
+        def forward(self, input):
+            return answer(self.second(self.first(input).relu()))
+
+    torch.manual_seed(0)
+    found = ttq.measure_candidates(Model().eval(), [{"input": torch.randn(8, 16)}], bits=(2, 8), ranks=(2,))
+    for some in found.layers.values():
+        losses = {one.plan.quantize.bits: one.loss for one in some if one.plan.format is None and one.loss}
+        assert 0 < losses[8] < losses[2]
+
+
+def test_a_model_in_float64_is_measured_too():
+    found = ttq.measure_candidates(copy.deepcopy(bert()).double(), batches()[:1], bits=(4,), ranks=(2,))
+    assert all(one.loss > 0 for one in found.layers[WORDS] if one.plan.quantize != "float")
+
+
 def test_numbers_that_train_are_counted():
     one = next(one for one in candidates().layers[QUERY] if one.plan == LayerPlan(ttq.TT(4, (32,), (32,)), ttq.LSQ(4)))
     assert one.numbers == 4 * 64 + 2 + 32 + 1  # two cores and their steps, the bias of 8 bits and its step
@@ -224,6 +268,16 @@ def test_losses_between_measured_ranks_lie_between():
         found.loss(found.config({QUERY: LayerPlan(ttq.TT(rank, (32,), (32,)), ttq.LSQ(8))})) for rank in (4, 6, 8)
     ]
     assert losses[0] > losses[1] > losses[2]
+
+
+def test_what_was_not_measured_has_no_loss_and_what_rounds_inputs_is_not_counted():
+    found = candidates()
+    for plan in (ttq.plan(bert(), bits=5), ttq.plan(bert(), quantize=ttq.GroupRTN(2, per=16))):
+        with refused(ValueError, "no candidate of this kind was measured"):
+            found.loss(plan)
+    plain, rounds = (ttq.plan(bert(), bits=4, activations=one) for one in (None, ttq.DynamicActivation(8)))
+    assert found.loss(plain) == found.loss(rounds) > 0
+    assert found.loss(ttq.TTQConfig()) == found.loss(ttq.TTQConfig({QUERY: LayerPlan(quantize="rest")})) > 0
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -273,5 +327,17 @@ def test_other_bad_input_is_refused():
         ttq.allocate(bert(), 30_000, candidates=candidates(), limits={"time": 3})
     with refused(ValueError, "limits are for the rules"):
         ttq.allocate(bert(), 30_000, candidates=candidates(), rule="uniform", limits={"flops": 3})
+    for other in ({"limits": {"flops": 1}}, {"rule": "uniform"}):
+        with refused(ValueError, "allowed_loss goes with no limits and no other rule"):
+            ttq.allocate(bert(), allowed_loss=0.01, candidates=candidates(), **other)
+    with refused(ValueError, "give ranks to measure_candidates"):
+        ttq.allocate(bert(), 30_000, candidates=candidates(), ranks=(1,))
+    with refused(ValueError, "budget_bytes must be a number, got '30000'", "may be from"):
+        ttq.allocate(bert(), "30000", candidates=candidates())
+    broken = copy.deepcopy(bert())
+    with torch.no_grad():
+        broken.classifier.weight[0, 0] = torch.nan
+    with refused(ValueError, "classifier.weight must be finite"):
+        ttq.measure_candidates(broken, batches())
     with refused(ValueError, "allowed_loss must be at least 0"):
         ttq.allocate(bert(), allowed_loss=-1, candidates=candidates())

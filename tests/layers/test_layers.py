@@ -552,8 +552,14 @@ def test_input_that_does_not_fit_is_refused():
 
 def test_cores_of_another_shape_are_refused():
     layer = ttq.TTLinear(8, 8, rank=2)
+    before = [core.detach().clone() for core in layer.cores]
+    others = [torch.ones_like(core) for core in before]
     with refused(ValueError, "core1", "(2, 2, 2)", "(2, 2, 3)"):
-        layer.set_cores([*layer.cores[:1], torch.ones(2, 2, 3)])
+        layer.set_cores([others[0], torch.ones(2, 2, 3), *others[2:]])
+    for wrong in (others[:2], [*others, others[0]]):
+        with refused(ValueError, "has 6 cores", f"got {len(wrong)}"):
+            layer.set_cores(wrong)
+    assert all(map(torch.equal, layer.cores, before))
 
 
 def test_compressing_wants_a_rank_or_a_tolerance():

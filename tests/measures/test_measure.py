@@ -125,6 +125,7 @@ def test_the_relative_error_by_hand():
     assert ttq.relative_error(reference, torch.zeros(2)) == 1
     assert ttq.relative_error(reference, torch.tensor([3.0, 3.0])) == pytest.approx(1 / 5)
     assert ttq.relative_error(nn.Parameter(reference), reference.bfloat16()) == 0
+    assert ttq.relative_error(torch.tensor([3 + 4j]), torch.tensor([3 + 0j])) == pytest.approx(4 / 5)
 
 
 def test_a_relative_error_needs_equal_shapes_and_something_to_be_relative_to():

@@ -4,6 +4,7 @@ import json
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
+import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2Model
 
@@ -47,8 +48,26 @@ def test_without_a_rank_layers_stay_dense_and_are_quantized_per_channel():
     config = ttq.plan(bert(), bits=1)
     assert {layer.format for layer in config.layers.values()} == {None}
     assert {layer.quantize for layer in config.layers.values()} == {ttq.Binary(per="channel")}
-    with refused(ValueError, "would change nothing"):
+    with refused(ValueError, "give a rank, bits below 32, or rules", "ttq.TTQConfig(rest=8)"):
         ttq.plan(bert())
+
+
+def test_a_lone_layer_has_no_name_for_a_plan():
+    with refused(ValueError, "a lone Linear", "put it into one"):
+        ttq.plan(nn.Linear(64, 64), rank=2)
+
+
+def test_bits_are_whole_numbers():
+    for bits in (1.0, 4.0, True):
+        with refused(ValueError, "bits must be one of 1 … 8 or 32"):
+            ttq.plan(bert(), bits=bits)
+
+
+def test_a_plan_of_activations_leaves_out_what_pytorchs_attention_reads():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1).eval()
+    config = ttq.plan(model, bits=4, activations=ttq.DynamicActivation(8))
+    assert config.layers["layers.0.self_attn.out_proj"].activations is None
+    assert ttq.compress_(model, config)(torch.randn(2, 3, 16)).isfinite().all()
 
 
 def test_activations_are_for_linear_layers_only():

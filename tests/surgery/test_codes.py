@@ -203,10 +203,17 @@ def test_an_encoder_is_one_stack_too():
 
 def test_what_cannot_be_done_is_refused():
     model = compressed(llama())
-    with refused(ValueError, "needs batches"):
-        ttq.clip_(model, [])
-    with refused(ValueError, "steps must be at least 1", "got 0"):
-        ttq.learn_rounding_(model, batches(), steps=0)
+    for function in (ttq.clip_, ttq.gptq_, ttq.learn_rounding_):
+        with refused(ValueError, "calibration is empty"):
+            function(model, [])
+        with refused(ValueError, "a batch must be a mapping", "got a Tensor"):
+            function(model, [torch.ones(1, 3)])
+    for steps in (0, 2.5):
+        with refused(ValueError, "steps must be a whole number of at least 1", f"got {steps}"):
+            ttq.learn_rounding_(model, batches(), steps=steps)
+    for rate in (0.0, -1.0):
+        with refused(ValueError, "rate must be positive", f"got {rate}"):
+            ttq.learn_rounding_(model, batches(), rate=rate)
     for function in (ttq.clip_, ttq.gptq_, ttq.learn_rounding_):
         with refused(ValueError, "ttq.GroupRTN", "compress it first"):
             function(llama(), batches())

@@ -114,6 +114,7 @@ REFUSED = [
     ),
     ({"classifier": ttq.TTM(2)}, "TTM is for Embedding, but classifier is of type Linear"),
     ({"bert.pooler.dense": ttq.TT(2, in_modes=(5, 4))}, "multiplies out to 20"),
+    ({"bert.pooler.dense": ttq.TT(2, in_modes=(5, 4))}, "bert.pooler.dense: in_modes"),
     ({"bert.pooler": ttq.LSQ(4)}, "bert.pooler, of type BertPooler, has no weight of its own to quantize"),
 ]
 
@@ -360,6 +361,45 @@ def test_weights_that_cannot_be_quantized_are_refused_and_nothing_is_changed():
     with pytest.raises(ValueError, match=r"classifier\.weight: weight must be finite"):
         ttq.compress_(model, config)
     assert kinds(model)[nn.Linear] == 14 and not any(map(parametrize.is_parametrized, model.modules()))
+
+
+def test_a_weight_that_is_not_finite_is_named_and_so_is_one_of_whole_numbers():
+    model = bert()
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] = torch.nan
+    with refused(ValueError, "bert.encoder.layer.0.output.dense: tensor must be finite"):
+        ttq.compress_(model, ttq.plan(model, rank=4))
+    counted = nn.Sequential(nn.Linear(4, 4))
+    counted[0].steps = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
+    with refused(ValueError, "0.steps: weight must be a tensor of floating-point numbers"):
+        ttq.compress_(counted, ttq.TTQConfig(rest=8))
+
+
+@pytest.mark.parametrize("option", ["max_norm", "scale_grad_by_freq", "sparse"])
+@pytest.mark.parametrize("init", ["svd", "random"])
+def test_a_table_with_options_that_no_train_has_is_refused(option, init):
+    model = nn.Sequential(nn.Embedding(40, 16, **{option: 1.0 if option == "max_norm" else True}))
+    with refused(ValueError, f"0 has {option}, which needs the dense table"):
+        ttq.compress_(model, ttq.TTQConfig({"0": ttq.TTM(2)}), init=init)
+
+
+def test_sparse_gradients_and_quantizers_do_not_go_together():
+    model = nn.Sequential(nn.Embedding(40, 16, sparse=True))
+    with refused(ValueError, "0.weight: has sparse gradients"):
+        ttq.compress_(model, ttq.TTQConfig(rest=8))
+    assert not parametrize.is_parametrized(model[0])
+
+
+def test_one_batch_is_a_calibration_and_what_is_no_batch_is_refused():
+    batch, plan = {"input_ids": IDS, "attention_mask": MASK}, ttq.plan(bert(), rank=4)
+    one, listed = (ttq.compress_(bert(), plan, calibration=given) for given in (batch, [batch]))
+    assert torch.equal(one(**batch).logits, listed(**batch).logits)
+    with refused(ValueError, "a batch must be a mapping", "got a Tensor"):
+        ttq.compress_(bert(), plan, calibration=[IDS])
+    with refused(ValueError, "calibration is empty"):
+        ttq.compress_(bert(), plan, calibration=[])
+    with refused(ValueError, "config must be a plan", "got {'a': 1}"):
+        ttq.compress_(bert(), {"a": 1})
 
 
 def test_the_rest_of_tied_weights_shares_its_scales():

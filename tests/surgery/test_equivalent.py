@@ -17,6 +17,7 @@ PLAN = {r"(proj|c_attn|c_fc|fc\d|out_proj|dense)$": ttq.GroupRTN(2, per=16, symm
 CAUSAL = ["LlamaForCausalLM tied", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel", "OPTForCausalLM"]
 CAUSAL += ["GemmaForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "FalconForCausalLM", "BloomForCausalLM"]
 NORMS_IN_FLOAT32 = {"GemmaForCausalLM"}  # whatever the model is in, they compute (1 + w) x there
+EMBEDDING = "model.embed_tokens"
 IDS = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
 
 # groups of the second of two layers: the producer's last name, its consumers' last names, how many scales
@@ -216,6 +217,17 @@ def test_what_cannot_be_is_refused_and_nothing_changes():
     strange = ttq.EquivalentGroup("nowhere", torch.arange(3), {"model.layers.0.mlp.up_proj": torch.arange(3)})
     with refused(ValueError, "'nowhere' is no layer of this LlamaForCausalLM"):
         ttq.equivalent_(model, [*groups, strange])
+    norm, up, down = (f"model.layers.0.{name}" for name in ("input_layernorm", "mlp.up_proj", "mlp.down_proj"))
+    wrong = {
+        "same side of two groups": groups[0],
+        "is no linear layer and no norm": ttq.EquivalentGroup(EMBEDDING, torch.arange(32), {up: torch.arange(32)}),
+        "which takes from": ttq.EquivalentGroup(up, torch.arange(32), {norm: torch.arange(32)}),
+        "different ones of its 64": ttq.EquivalentGroup(up, torch.arange(40) + 30, {down: torch.arange(64) % 40}),
+        "for each of its 64 inputs": ttq.EquivalentGroup(up, torch.arange(40), {down: torch.arange(64)}),
+    }
+    for words, group in wrong.items():
+        with refused(ValueError, words):
+            ttq.equivalent_(model, [groups[0], group])
     with refused(ValueError, "no scales to fold"):
         ttq.fold_(model)
     assert before == {name: id(one) for name, one in model.named_parameters()}

@@ -167,6 +167,16 @@ def test_the_train_is_cut_where_the_two_tables_are_smallest():
     assert numbers(fused(layer)) == 20 * 4 * 8 + 50 * 16 * 8
 
 
+def test_the_padding_row_passes_no_gradient_after_fusion_either():
+    layer = ttq.TTMEmbedding(60, 24, 2, padding_idx=4)
+    plain = fused(layer)
+    for ids, reached in ([4, 4], False), ([4, 5], True):
+        plain.zero_grad()
+        plain(torch.tensor(ids)).sum().backward()
+        assert any(parameter.grad.any() for parameter in plain.parameters()) == reached
+    assert_equal(plain(torch.tensor([4])), layer(torch.tensor([4])))
+
+
 def test_ids_outside_the_table_are_refused_although_padding_has_rows_for_them():
     embedding = fused(ttq.TTMEmbedding(59, 24, 2, (4, 4, 4), (4, 3, 2)))
     assert embedding(torch.tensor([58])).shape == (1, 24)

@@ -241,11 +241,11 @@ def test_convolutions_before_the_layers_are_not_taken_for_them():
     [
         ([], ["keep is empty", "keep=[1, 3, 5]"]),
         ([0, 3], ["there is no layer 3", "0 … 2", "keep=[0, 3]"]),
-        ([-1], ["there is no layer -1"]),
+        ([-1], ["each place in keep must be a whole number of at least 0, got -1"]),
         ([1, 1, 2], ["layer 1 cannot be kept twice"]),
         ([2, 0], ["keep their order", "write [0, 2]"]),
-        ([0.0, 1], ["must be a whole number, got 0.0"]),
-        ([True, 2], ["must be a whole number, got True"]),
+        ([0.0, 1], ["must be a whole number of at least 0, got 0.0"]),
+        ([True, 2], ["must be a whole number of at least 0, got True"]),
         ("01", ["keep must be a list of places", "'01'"]),
         (2, ["keep must be a list of places", "got 2"]),
     ],
@@ -314,11 +314,11 @@ def test_every_rule_keeps_as_many_as_asked_in_order(rule):
 def test_rules_and_counts_that_there_are_not_are_refused():
     with refused(ValueError, "'every other'", "'ends'", "got 'odd'"):
         ttq.kept_layers(6, 3, "odd")
-    for count in (0, 7):
-        with refused(ValueError, f"of 6 layers 1 to 6 can be kept, got count={count}"):
+    with refused(ValueError, "of 6 layers 1 to 6 can be kept, got count=7"):
+        ttq.kept_layers(6, 7)
+    for count in (0, 2.5):
+        with refused(ValueError, f"count must be a whole number of at least 1, got {count}"):
             ttq.kept_layers(6, count)
-    with refused(ValueError, "count must be a whole number, got 2.5"):
-        ttq.kept_layers(6, 2.5)
     with refused(ValueError, "each of the places 0 … 3 once, got [0, 1, 2]"):
         ttq.kept_layers(4, 2, {0: 1.0, 1: 2.0, 2: 3.0})
 

@@ -50,6 +50,21 @@ def test_all_cores_but_the_centre_are_orthonormal(centre):
     torch.testing.assert_close(turned[centre].norm(), ttq.tt_to_tensor(cores).norm())
 
 
+@pytest.mark.parametrize("centre", [-1, 3])
+def test_a_centre_that_is_no_core_is_refused(centre):
+    with refused(ValueError, "centre must be one of the 3 cores, from 0 on", f"got {centre}"):
+        ttq.canonical_form([torch.ones(1, 2, 2), torch.ones(2, 2, 2), torch.ones(2, 2, 1)], centre)
+
+
+@pytest.mark.parametrize("size", [1e-22, 1e22])
+def test_norms_whose_squares_leave_float32_are_balanced(size):
+    linear = nn.Linear(64, 64)
+    linear.weight.data.mul_(size)
+    layer = ttq.TTLinear.from_linear(linear, rank=8)
+    norms = torch.stack([core.double().norm() for core in layer.cores])
+    assert norms.isfinite().all() and norms.max() < 1.001 * norms.min()
+
+
 def test_a_rank_that_a_neighbour_cannot_use_is_cut():
     cores = [torch.randn(1, 3, 8, dtype=torch.float64), torch.randn(8, 4, 1, dtype=torch.float64)]
     turned = ttq.canonical_form(cores, 1)

@@ -18,6 +18,13 @@ def test_an_unseen_label_is_an_error():
     assert ttq.slot_f1([["B-stop"], ["B-toloc"]], [["B-toloc"], ["B-toloc"]]) == 50
 
 
+def test_accuracy_of_tensors_and_arrays_is_a_float():
+    for kind in (torch.tensor, np.array):
+        assert type(found := ttq.accuracy(kind([1, 0]), kind([1, 1]))) is float and found == 50
+        with refused(ValueError, "must have one axis"):
+            ttq.accuracy(kind([[1, 0]]), kind([[1, 1]]))
+
+
 @pytest.mark.parametrize("pair", [([], []), ([1], [1, 2])])
 def test_accuracy_refuses_what_it_cannot_count(pair):
     with pytest.raises(ValueError, match="need as many predictions as labels"):
@@ -109,6 +116,9 @@ def test_a_task_is_scored_as_glue_does(task, expected, predicted, scores):
         (("sst2", [-1, -1], [0, 1]), "row 0 has no label, as in GLUE's test splits"),
         (("stsb", [1.0, math.nan], [0, 1]), "row 1 has no label"),
         (("rte", ["entailed"], [0]), "must be numbers or entailment, not_entailment, got 'entailed'"),
+        (("mrpc", [0, 1], [5, 1]), "labels must be numbers below 2, got 5"),
+        (("sst2", [0, None], [0, 1]), "labels must be numbers below 2, got None"),
+        (("stsb", [0.5, "a"], [0, 1]), "'a'"),
         (("rte", [1, 0], [1]), "as many predictions as labels"),
         (("rte", [], []), "as many predictions as labels"),
     ],

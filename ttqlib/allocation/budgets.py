@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 
 import numpy as np
 from torch import nn
@@ -21,6 +22,7 @@ COSTS: Mapping[str, Callable[[Candidate], float]] = {  # what may be limited bes
 }
 ROUNDS, FEWEST_ROUNDS = 16, 3  # how often a plan is chosen again, after one was weighed as a whole: at most, at least
 HALVINGS = 30  # of the interval in which the price of a limit is looked for
+RAISES = 40  # of one price after another, until all limits hold together
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,14 @@ def allocate(
 
     Raises:
         ValueError: a budget that no plan meets, or that is more than the dense float model takes; no budget, no
-            calibration, no candidates; an unknown rule or limit. What budgets are possible is said.
+            calibration, no candidates; an unknown rule or limit, limits that were not met together, or what goes with
+            a budget only. What budgets are possible is said.
     """
-    if candidates is None:
-        _check_calibration(model, calibration, options)
-        candidates = measure_candidates(model, calibration, **options)
+    candidates = _measured(model, calibration, options) if candidates is None else _not_again(candidates, options)
     if (budget_bytes is None) == (allowed_loss is None):
         raise ValueError(f"give either budget_bytes or allowed_loss; {_possible(candidates.range)}")
     if allowed_loss is not None:
-        return _fewest(candidates, allowed_loss, quantization).config
+        return _fewest(candidates, allowed_loss, limits, rule, quantization).config
     return _within(candidates, budget_bytes, limits or {}, rule, quantization).config
 
 
@@ -85,12 +86,19 @@ def allocation_front(
     return [_within(candidates, budget, {}, rule, quantization) for budget in budgets]
 
 
-def _check_calibration(model: nn.Module, calibration: Batches | None, options: Mapping) -> None:
+def _not_again(candidates: Candidates, options: Mapping) -> Candidates:
+    if options:
+        raise ValueError(f"candidates are measured already: give {', '.join(options)} to measure_candidates instead")
+    return candidates
+
+
+def _measured(model: nn.Module, calibration: Batches | None, options: Mapping) -> Candidates:
     if calibration is None:
         raise ValueError(
             "allocate needs calibration: batches of inputs as the model takes them, a few hundred sentences; "
             f"{_possible(possible_bytes(model, **options))}"
         )
+    return measure_candidates(model, calibration, **options)
 
 
 def _possible(least_and_most: tuple[int, int]) -> str:
@@ -105,6 +113,8 @@ def _within(
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, got {rule!r}")
     least, most = candidates.range
+    if not isinstance(budget, Real):
+        raise ValueError(f"budget_bytes must be a number, got {budget!r}; {_possible((least, most))}")
     if not least <= budget <= most:
         raise ValueError(f"{_possible((least, most))}, got {budget:,}; other kinds, bits and ranks give other ranges")
     if rule in RIVALS and limits:
@@ -145,34 +155,39 @@ def _chosen(
 ) -> dict[str, Candidate]:
     """One candidate for each layer: the knapsack of bytes, each other limit a price on what it limits.
 
-    The prices are the lowest at which the limits hold, found one after the other by bisection.
+    A price is the lowest at which its limit holds, found by bisection while the others stay. What holds one limit can
+    break another, whose price rises then, until all hold together.
 
     Raises:
-        ValueError: an unknown limit, or limits that cannot hold together.
+        ValueError: an unknown limit, or limits that were not met together.
     """
     if unknown := [name for name in limits if name not in COSTS and name != "bytes"]:
         raise ValueError(f"limits must be among {', '.join(COSTS)}, got {unknown[0]!r}")
     prices = {name: 0.0 for name in limits if name != "bytes"}
     pick = partial(_at_prices, candidates, limits["bytes"], rule=rule, quantization=quantization)
-    for name in [*prices] * len(prices):  # the price of one limit changes what the others need
+    for _ in range(RAISES):
+        chosen = pick(prices)
+        name = next((name for name in prices if _spent(chosen, name) > limits[name]), None)
+        if name is None:
+            return chosen
         prices[name] = _lowest_price(
-            lambda price, name=name: _spent(pick({**prices, name: price}), name), name, limits[name]
+            lambda price, name=name: _spent(pick({**prices, name: price}), name), name, limits[name], prices[name]
         )
-    return pick(prices)
+    raise ValueError(f"limits on {' and '.join(prices)} were not met together at this budget: give one of them more")
 
 
-def _lowest_price(spent: Callable[[float], float], name: str, limit: float) -> float:
-    """The lowest price at which no more than the limit is spent.
+def _lowest_price(spent: Callable[[float], float], name: str, limit: float, low: float) -> float:
+    """The lowest price above `low`, at which more than the limit is spent, where it no longer is.
 
     Raises:
         ValueError: at no price.
     """
-    low, high = 0.0, 0.0
+    high = max(1e-12, 8 * low)
     while spent(high) > limit:
-        low, high = high, max(1e-12, 8 * high)
+        low, high = high, 8 * high
         if high > 1e9:
             raise ValueError(f"{name} cannot be below {spent(high):,.0f} at this budget, got limits of {limit:,}")
-    for _ in range(HALVINGS if high else 0):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if spent(middle) <= limit else (middle, high)
     return high
@@ -196,8 +211,12 @@ def _spent(chosen: Mapping[str, Candidate], name: str) -> float:
     return sum(COSTS[name](one) for one in chosen.values())
 
 
-def _fewest(candidates: Candidates, allowed: float, quantization: float) -> Allocation:
+def _fewest(
+    candidates: Candidates, allowed: float, limits: Mapping[str, float] | None, rule: str, quantization: float
+) -> Allocation:
     """The plan of the fewest bytes that is predicted to lose no more: the knapsack with its two sides exchanged."""
+    if limits or rule != "knapsack":
+        raise ValueError("allowed_loss goes with no limits and no other rule: give budget_bytes with them")
     lists = [
         (np.array([one.at(quantization) for one in some]), np.array([one.bytes for one in some], float))
         for some in candidates.layers.values()

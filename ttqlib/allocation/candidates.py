@@ -1,6 +1,6 @@
 """What each layer of a model could be: candidates, with their bytes and with what the model's answers would lose."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,13 +12,23 @@ from ..inventory.kinds import is_embedding, layers
 from ..plans.configs import LayerPlan, TTQConfig
 from ..progress import bar
 from ..quantizers.recipes import LSQ
-from ..surgery.calibration import Moments, output_moments
-from .choices import BITS, FLOAT, KINDS, check_choice, core_recipes, dense_recipes, places_of, plans_of, ranks_of
+from ..storage.rebuild import as_meta
+from ..surgery.calibration import Batches, Moments, all_batches, output_moments
+from .choices import (
+    BITS,
+    FLOAT,
+    KINDS,
+    check_choice,
+    check_weights,
+    core_recipes,
+    dense_recipes,
+    places_of,
+    plans_of,
+    ranks_of,
+)
 from .gauss_newton import OwnUse, TableUse, Use, uses
-from .sizes import Scale, as_meta, folder_bytes
+from .sizes import Weigher, folder_bytes
 from .versions import LinearVersions, OwnVersions, TableVersions, Version
-
-Batches = Iterable[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,32 +55,36 @@ class Candidate:
 class Candidates:
     """The candidates of every layer by its name, and `fixed`: the bytes of all that no layer's plan changes.
 
-    `scale` weighs other plans; `left_over` says, for each layer that may get a low rank, what rank 0, 1, … leaves out
+    `weigher` weighs other plans; `left_over` says, for each layer that may get a low rank, what rank 0, 1, … leaves out
     of its outputs: Σ‖…‖² over the calibration rows.
     """
 
     layers: Mapping[str, tuple[Candidate, ...]]
     fixed: int
-    scale: Scale
+    weigher: Weigher
     left_over: Mapping[str, Tensor]
 
     def config(self, plans: Mapping[str, LayerPlan]) -> TTQConfig:
         """The plan that gives layers these; what it does not name belongs to the rest."""
-        unmatched = tuple(name for name in layers(self.scale.skeleton) if name not in plans)
-        return TTQConfig(dict(plans), self.scale.rest, unmatched)
+        unmatched = tuple(name for name in layers(self.weigher.skeleton) if name not in plans)
+        return TTQConfig(dict(plans), self.weigher.rest, unmatched)
 
     def weigh(self, config: TTQConfig) -> int:
         """The bytes of the folder that `save` would write."""
-        return folder_bytes(self.scale.skeleton, config)
+        return folder_bytes(self.weigher.skeleton, config)
 
     def loss(self, config: TTQConfig, quantization: float = 1.0) -> float:
         """What a plan is predicted to lose: the sum over its layers; between ranks that were measured it is guessed.
 
-        Layers that it leaves to a rest of 8 bits lose what dense 8 bits do.
+        Layers that it leaves to a rest of 8 bits lose what dense 8 bits do. What activations lose is not counted.
+
+        Raises:
+            ValueError: a layer gets what is like no candidate: another format, or bits that were not measured.
         """
-        rest = LayerPlan(quantize=LSQ(8, per="channel") if self.scale.rest == 8 else "float")
-        plans = {name: config.layers.get(name, rest) for name in self.layers}
-        return sum(_loss(self.layers[name], plan, quantization) for name, plan in plans.items())
+        rest = LayerPlan(quantize=LSQ(8, per="channel") if self.weigher.rest == 8 else "float")
+        return sum(
+            _loss(name, some, config.layers.get(name, rest), rest, quantization) for name, some in self.layers.items()
+        )
 
     @cached_property
     def range(self) -> tuple[int, int]:
@@ -79,21 +93,25 @@ class Candidates:
         return self.weigh(self.config(least)), self.weigh(self.config(dict.fromkeys(self.layers, FLOAT)))
 
 
-def _loss(measured: Sequence[Candidate], plan: LayerPlan, quantization: float) -> float:
+def _loss(name: str, measured: Sequence[Candidate], plan: LayerPlan, rest: LayerPlan, quantization: float) -> float:
     """What one layer loses by a plan, between ranks on a straight line in logarithms of both."""
+    if plan.format is None and plan.quantize in (None, "rest"):
+        plan = rest
+    plan = LayerPlan(plan.format, plan.quantize or "float")  # whatever rounds its inputs
     known = {one.plan: one.at(quantization) for one in measured}
-    if plan in known or plan.format is None:
-        return known.get(plan, 0.0)
+    if plan in known:
+        return known[plan]
     like = sorted((one.format.rank, loss) for one, loss in known.items() if _alike(one, plan))
     if not like:
-        raise ValueError(f"no candidate of this kind was measured: {plan}")
+        raise ValueError(f"{name}: no candidate of this kind was measured, by kinds, bits and ranks: {plan}")
     ranks, losses = zip(*like)
     return float(np.exp(np.interp(np.log(plan.format.rank), np.log(ranks), np.log(np.maximum(losses, 1e-30)))))
 
 
 def _alike(one: LayerPlan, other: LayerPlan) -> bool:
-    """Whether two plans differ in the rank at most."""
-    return one.format is not None and replace(one, format=replace(one.format, rank=other.format.rank)) == other
+    """Whether two plans have one format and differ in the rank at most."""
+    rank = getattr(other.format, "rank", None)
+    return None not in (one.format, rank) and replace(one, format=replace(one.format, rank=rank)) == other
 
 
 def measure_candidates(
@@ -117,19 +135,18 @@ def measure_candidates(
         calibration: batches of inputs as the model takes them, a few hundred sentences; needs no labels.
         kinds: among "dense", "low rank" (one core a side) and "train" (three cores a side, three for a table).
         bits: of dense weights and of cores; 1 only of dense ones. A dense float weight is always a candidate.
-        ranks: of low ranks, and every second of trains; by default about two to an octave, as far as they save.
+        ranks: of low ranks and of trains, as far as they save; by default about two to an octave, one of trains.
         rest: bits of all other parameters, as in `plan`.
         rotated: whether cores are turned before they are quantized, as by `rotate_`.
         tokens: of the forward pass whose FLOPs are counted.
 
     Raises:
-        ValueError: no kind or bit width, an unknown one, no batch, or a model without layers.
+        ValueError: no kind or bit width, an unknown one, no batch, a model without layers, weights that are not finite.
     """
-    batches = [calibration] if isinstance(calibration, Mapping) else list(calibration)
     check_choice(model, kinds, bits)
-    if not batches:
-        raise ValueError("calibration is empty: give some batches of the inputs that the model is for")
-    return _measured(model, batches, kinds, bits, ranks, rotated, Scale(as_meta(model), rest, tokens), seed)
+    check_weights(model)
+    batches = all_batches(calibration, model)
+    return _measured(model, batches, kinds, bits, ranks, rotated, Weigher(as_meta(model), rest, tokens), seed)
 
 
 def _measured(
@@ -139,7 +156,7 @@ def _measured(
     bits: Sequence[int],
     ranks: Sequence[int] | None,
     rotated: bool,
-    scale: Scale,
+    weigher: Weigher,
     seed: int,
 ) -> Candidates:
     places, made, left_over = places_of(model), {}, {}
@@ -152,12 +169,12 @@ def _measured(
         plans = list(plans_of(weight.layer, formats[name], kinds, bits))
         losses = weight.losses(kinds, bits)
         made[name] = tuple(
-            Candidate(plan, loss, truncation, *scale.weigh(name, plan))
+            Candidate(plan, loss, truncation, *weigher.weigh(name, plan))
             for plan, (truncation, loss) in zip(plans, losses, strict=True)
         )
         if name in moments:
             left_over[name] = _left_over(weight.versions, moments[name])
-    return Candidates(made, scale.fixed(places), scale, left_over)
+    return Candidates(made, weigher.fixed(places), weigher, left_over)
 
 
 # --------------------------------------------------------------------------------------------- the losses of a weight

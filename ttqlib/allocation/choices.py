@@ -11,8 +11,9 @@ from ..measures.costs import count_parameters
 from ..plans.configs import TT, TTM, LayerPlan, TTQConfig
 from ..plans.planning import recipe_for
 from ..quantizers.recipes import WeightRecipe
+from ..storage.rebuild import as_meta
 from ..surgery.preflight import check_plan, complete_plan, first_names
-from .sizes import Scale, as_meta, folder_bytes
+from .sizes import Weigher, folder_bytes
 
 KINDS = ("dense", "low rank", "train")
 BITS = (1, 2, 3, 4, 8)
@@ -30,13 +31,13 @@ def possible_bytes(
 ) -> tuple[int, int]:
     """The bytes of the smallest plan of such candidates, and of the dense float model; nothing is calibrated."""
     check_choice(model, kinds, bits)
-    scale, places = Scale(as_meta(model), rest, 1), places_of(model)
+    weigher, places = Weigher(as_meta(model), rest, 1), places_of(model)
     some = {
         name: plans_of(model.get_submodule(name), ranks_of(model, name, kinds, ranks), kinds, bits) for name in places
     }
-    least = {name: min(plans, key=lambda plan, name=name: scale.weigh(name, plan)[0]) for name, plans in some.items()}
+    least = {name: min(plans, key=lambda plan, name=name: weigher.weigh(name, plan)[0]) for name, plans in some.items()}
     return tuple(
-        folder_bytes(scale.skeleton, TTQConfig(plans, rest)) for plans in (least, dict.fromkeys(places, FLOAT))
+        folder_bytes(weigher.skeleton, TTQConfig(plans, rest)) for plans in (least, dict.fromkeys(places, FLOAT))
     )
 
 
@@ -50,6 +51,14 @@ def check_choice(model: nn.Module, kinds: Sequence[str], bits: Sequence[int]) ->
         recipe_for(number, "tensor")  # which refuses other numbers
     if not layers(model):
         raise ValueError(f"{type(model).__name__} has no layers to compress")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse weights of layers that are not finite, by their names."""
+    for name, layer in layers(model).items():
+        for own, weight in layer.named_parameters(recurse=False):
+            if not weight.isfinite().all():
+                raise ValueError(f"{name}.{own} must be finite, got NaN or infinite entries")
 
 
 def places_of(model: nn.Module) -> dict[str, list[str]]:
@@ -91,9 +100,6 @@ def numbers_of(layer: nn.Module, made: TT | TTM) -> int:
 
 def _can_be(model: nn.Module, name: str, made: TT | TTM) -> bool:
     """Whether `compress_` would give the layer a format: not where a weight norm or another linear layer shares it."""
-    layer = model.get_submodule(name)
-    if any(getattr(layer, option, None) for option in ("max_norm", "scale_grad_by_freq", "sparse")):
-        return False
     try:
         check_plan(model, complete_plan(model, TTQConfig({name: made})))
     except ValueError:

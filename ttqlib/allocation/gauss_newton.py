@@ -252,9 +252,12 @@ def _roots(model: nn.Module, batch: Mapping[str, Tensor], signs: Signs, scale: f
     """What to go back from: logits times random signs times a root of the Hessian of KL, for each output.
 
     KL is the mean over sentences, or over real tokens, and the sum over the outputs whose names speak of logits. A
-    model that gives none is measured by mean squares of whatever it gives.
+    model that gives none, as one that gives a tensor or a tuple, is measured by mean squares of whatever it gives.
     """
     output = model(**batch)
+    if not isinstance(output, Mapping):
+        output = dict(enumerate(output)) if isinstance(output, tuple | list) else {"": output}
+        output = {str(name): value for name, value in output.items()}
     tensors = {name: value for name, value in output.items() if isinstance(value, Tensor) and value.requires_grad}
     logits = {name: value for name, value in tensors.items() if "logits" in name}
     mask, problem = batch.get("attention_mask"), getattr(getattr(model, "config", None), "problem_type", None)

@@ -59,7 +59,7 @@ def _truncated(candidates: Candidates, name: str, share: float) -> float:
 
 def _rank(candidates: Candidates, name: str, share: float) -> int:
     """The rank at which a layer has this share of its numbers."""
-    layer, most = candidates.scale.skeleton.get_submodule(name), len(candidates.left_over[name]) - 1
+    layer, most = candidates.weigher.skeleton.get_submodule(name), len(candidates.left_over[name]) - 1
     return min(most, max(1, int(share * layer.weight.numel() / numbers_of(layer, form(layer, "low rank", 1)))))
 
 
@@ -89,7 +89,7 @@ def _is_low(one) -> bool:
 
 
 def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> TTQConfig:
-    skeleton, plans = candidates.scale.skeleton, {}
+    skeleton, plans = candidates.weigher.skeleton, {}
     for name in plan(skeleton, bits=bits).layers:
         layer, low = skeleton.get_submodule(name), candidates.left_over.get(name, ())
         if name in ranks and ranks[name] < len(low):
@@ -101,7 +101,7 @@ def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> TTQC
 
 def _weight(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> int:
     """The bytes of a plan, by sums: at most a few too many."""
-    config, scale = _config(candidates, bits, ranks), candidates.scale
+    config, weigher = _config(candidates, bits, ranks), candidates.weigher
     rest = LayerPlan(quantize="rest")
     plans = {name: config.layers.get(name, rest) for name in candidates.layers}
-    return candidates.fixed + sum(scale.weigh(name, made)[0] for name, made in plans.items())
+    return candidates.fixed + sum(weigher.weigh(name, made)[0] for name, made in plans.items())

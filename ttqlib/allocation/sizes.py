@@ -17,7 +17,6 @@ from ..plans.configs import LayerPlan, TTQConfig
 from ..quantizers.recipes import LSQ
 from ..storage.checkpoint import saved_bytes
 from ..storage.files import DTYPES, Spec
-from ..storage.rebuild import on_meta
 from ..storage.stored import expected
 from ..surgery.compress import compress_
 
@@ -32,17 +31,12 @@ class Holder(nn.Module):
         self.layer = layer
 
 
-def as_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model without memory for its parameters; what is tied is tied there, too."""
-    return copy.deepcopy(model, {id(parameter): on_meta(parameter) for parameter in model.parameters()})
-
-
 def folder_bytes(skeleton: nn.Module, config: TTQConfig) -> int:
     """How many bytes `save` writes of a model under a plan; `skeleton` is the model as `as_meta` gives it."""
     return saved_bytes(compress_(copy.deepcopy(skeleton), config))
 
 
-class Scale:
+class Weigher:
     """Weighs what plans make of single layers. Layers of one shape weigh the same, and are weighed once."""
 
     def __init__(self, skeleton: nn.Module, rest: int, tokens: int):
@@ -52,7 +46,7 @@ class Scale:
     def weigh(self, name: str, plan: LayerPlan) -> tuple[int, int, int]:
         """Bytes in the folder, numbers that train, and FLOPs in a forward pass."""
         layer = self.skeleton.get_submodule(name)
-        shapes = tuple((own, tensor.shape, tensor.dtype) for own, tensor in layer.named_parameters())
+        shapes = tuple((own, one.shape, one.dtype, one.requires_grad) for own, one in layer.named_parameters())
         key = (type(layer), shapes, plan)
         if key not in self.known:
             self.known[key] = self._weighed(layer, plan)

@@ -183,7 +183,7 @@ class TableVersions:
             yield Version((left[0][self.ids], right[..., 0]))
 
     def train(self, rank: int, recipes: Iterable[WeightRecipe | None]) -> Iterator[Version]:
-        layer = TTMEmbedding.from_embedding(self.table, rank).float()
+        layer = TTMEmbedding.from_embedding(self.table, rank).to(self.weight.dtype)
         cores = [core.detach().clone() for core in layer.cores]
         cores = turned(cores) if self.rotated else cores
         rows = torch.arange(layer.num_embeddings, device=self.table.weight.device)[self.ids]

@@ -83,13 +83,13 @@ def row_scale(module: nn.Embedding) -> float:
 def heads(model: nn.Module) -> set[nn.Module]:
     """The layers that give a model's answers: its output embeddings, and what is named as heads are."""
     found = {module for name, module in model.named_modules() if HEADS.search(name)}
-    return found | {part.get_output_embeddings() for part in _parts(model)} - {None}
+    return found | {part.get_output_embeddings() for part in pretrained_parts(model)} - {None}
 
 
 def word_embeddings(model: nn.Module) -> set[nn.Module]:
     """The tables that ids are looked up in: mostly one, in an encoder-decoder one at each end, of images none."""
     found = set()
-    for part in _parts(model):
+    for part in pretrained_parts(model):
         try:
             found.add(part.get_input_embeddings())
         except (NotImplementedError, AttributeError):  # models of images and sound have none, and some say so like this
@@ -97,7 +97,7 @@ def word_embeddings(model: nn.Module) -> set[nn.Module]:
     return {module for module in found if isinstance(module, nn.Module) and is_embedding(module)}
 
 
-def _parts(model: nn.Module) -> Iterator[PreTrainedModel]:
+def pretrained_parts(model: nn.Module) -> Iterator[PreTrainedModel]:
     return (part for part in model.modules() if isinstance(part, PreTrainedModel))
 
 

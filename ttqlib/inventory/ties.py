@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from .kinds import _parts, own_parameters
+from .kinds import own_parameters, pretrained_parts
 
 Place = TypeVar("Place")
 
@@ -63,7 +63,7 @@ def forget_ties_(model: nn.Module) -> None:
 
     Such weights are one by the way the model is built; transformers would tie plain tensors in their place.
     """
-    for part in _parts(model):
+    for part in pretrained_parts(model):
         names = {name for name, _ in part.named_parameters(remove_duplicate=False)}
         known = part.all_tied_weights_keys
         kept = {name: source for name, source in known.items() if {name, source} <= names}

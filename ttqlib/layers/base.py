@@ -34,12 +34,15 @@ class TTLayer(nn.Module):
         """Copy `cores` (shapes as they are here) into the layer's own, whatever their dtype or device.
 
         Raises:
-            ValueError: a core of another shape.
+            ValueError: another number of cores, or a core of another shape. None has been changed then.
         """
-        for k, core in enumerate(cores):
-            own = getattr(self, f"core{k}")
+        if len(cores) != self.order:
+            raise ValueError(f"the layer has {self.order} cores, got {len(cores)}")
+        for k, (own, core) in enumerate(zip(self.cores, cores)):
             if own.shape != core.shape:
                 raise ValueError(f"core{k} must have shape {tuple(own.shape)}, got {tuple(core.shape)}")
+        for k, core in enumerate(cores):
+            own = getattr(self, f"core{k}")
             if parametrize.is_parametrized(self, f"core{k}"):  # then `own` is computed: write what it comes from
                 setattr(self, f"core{k}", core.to(own))
             else:

@@ -20,6 +20,7 @@ from .base import TTLayer
 
 # Intermediates larger than this are made, used and dropped chunk by chunk.
 CHUNK_BYTES = 16 * 2**20
+DENSE_ONLY = ("max_norm", "scale_grad_by_freq", "sparse")  # options of an `nn.Embedding` that no train has
 
 
 class TTMEmbedding(TTLayer):
@@ -98,7 +99,7 @@ class TTMEmbedding(TTLayer):
         Raises:
             ValueError: the embedding uses max_norm, scale_grad_by_freq or sparse gradients, which need a dense table.
         """
-        for option in ("max_norm", "scale_grad_by_freq", "sparse"):
+        for option in DENSE_ONLY:
             if getattr(embedding, option):
                 raise ValueError(f"an embedding with {option} needs its dense table: set {option} off first")
         table = at_least_float32(embedding.weight.detach())

@@ -227,4 +227,4 @@ class TTLinear(TTLayer):
         return [*own, *self.parametrizations.parameters(), *self.parametrizations.buffers()]
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_cache": None, "given": None}  # a copy or a pickle starts without them
+        return {**super().__getstate__(), "_cache": None, "given": None}  # no copy or pickle needs them

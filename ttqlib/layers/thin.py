@@ -77,7 +77,7 @@ class HalfMergedEmbedding(nn.Module):
 
     Maps ids of any shape (...) to rows of shape (..., embedding_dim), for a product of two small matrices an id. S is
     the number of suffixes. `prefixes` holds matrices of shape (width, rank), `suffixes` of shape (rank, width'), each
-    flattened to the row of an `nn.Embedding`. The row of `padding_idx` is zero.
+    flattened to the row of an `nn.Embedding`. Looking `padding_idx` up gives no gradient, as in `TTMEmbedding`.
 
     Raises:
         IndexError: an id outside the table.
@@ -98,6 +98,9 @@ class HalfMergedEmbedding(nn.Module):
         left = self.prefixes(flat // self.suffixes.num_embeddings).unflatten(1, (-1, self.rank))
         right = self.suffixes(flat % self.suffixes.num_embeddings).unflatten(1, (self.rank, -1))
         rows = (left @ right).flatten(1)[:, : self.embedding_dim]
+        if self.padding_idx is not None and rows.requires_grad:
+            padding = (flat == self.padding_idx)[:, None]
+            rows.register_hook(lambda gradient: gradient.masked_fill(padding, 0))
         rows = rows if self.scale == 1 else rows * self.scale
         return rows.reshape(*ids.shape, self.embedding_dim)
 

@@ -25,7 +25,8 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float:
     """
     if reference.shape != approximation.shape:
         raise ValueError(f"shapes must be equal, got {tuple(reference.shape)} and {tuple(approximation.shape)}")
-    reference, approximation = (tensor.detach().cpu().double() for tensor in (reference, approximation))
+    double = torch.complex128 if reference.is_complex() or approximation.is_complex() else torch.float64
+    reference, approximation = (tensor.detach().cpu().to(double) for tensor in (reference, approximation))
     norm = torch.linalg.vector_norm(reference)
     if not norm:
         raise ValueError("the reference is zero, so no error is relative to it")

@@ -28,8 +28,9 @@ GROUPS = {  # patterns of layer names in a BERT under its heads, of which no two
 class Choice:
     """What a group of layers gets: trains of `rank`, or None for matrices, and `bits` for each number; 32 is float32.
 
-    `cores`: of an embedding, or on each side of a linear layer; None is what `TT` and `TTM` do by themselves. A matrix
-    of 32 bits is left to the rest.
+    `cores`: of an embedding, or on each side of a linear layer; None is what `TT` and `TTM` do by themselves. Where the
+    number is given, the larger modes of a linear layer meet in the middle, as in all recorded runs; in `TT` itself they
+    stand at the ends, for somewhat fewer numbers at the same rank. A matrix of 32 bits is left to the rest.
     """
 
     rank: int | None = None

@@ -52,7 +52,7 @@ def plan(
     {'0': TT(rank=30, in_modes=None, out_modes=None)}
     """
     default = _default(rank, bits, rules, LayerPlan(None, quantize, activations))
-    found, partners = layers(model), _partners(model)
+    found, partners = _inside(model), _partners(model)
     if rules is not None:
         chosen = _by_rules(found, rules)
     else:
@@ -60,6 +60,14 @@ def plan(
     plans = {name: _filled(choice, default, found[name]) for name, choice in chosen.items() if choice is not None}
     left = (name for name in found if name not in chosen and partners[name].isdisjoint(plans))
     return TTQConfig(plans, rest, tuple(left))
+
+
+def _inside(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a model by name, of which a layer alone has none."""
+    found = layers(model)
+    if "" in found:
+        raise ValueError(f"a plan is for layers inside a model, got a lone {type(model).__name__}: put it into one")
+    return found
 
 
 def _default(rank: int | None, bits: int, rules: Mapping[str, object] | None, given: LayerPlan) -> LayerPlan:
@@ -74,7 +82,7 @@ def _default(rank: int | None, bits: int, rules: Mapping[str, object] | None, gi
         raise ValueError(f"give either bits or quantize, got bits={bits!r} and quantize={given.quantize!r}")
     default = replace(given, quantize=given.quantize or recipe_for(bits, "tensor" if rank else "channel"))
     if rules is None and rank is None and default == LayerPlan():
-        raise ValueError("give a rank, bits below 32, or rules: this plan would change nothing")
+        raise ValueError("give a rank, bits below 32, or rules; the plan of a rest alone is ttq.TTQConfig(rest=8)")
     return default
 
 
@@ -150,7 +158,8 @@ def _choice(rule: str, given, name: str, module: nn.Module) -> LayerPlan | None:
 
 
 def _filled(choice: LayerPlan, default: LayerPlan, module: nn.Module) -> LayerPlan:
-    activations = choice.activations or (default.activations if is_linear(module) else None)  # ids have none
+    takes = is_linear(module) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    activations = choice.activations or (default.activations if takes else None)  # ids have none
     return LayerPlan(choice.format, choice.quantize or default.quantize, activations)
 
 
@@ -164,7 +173,7 @@ def recipe_for(bits: int, per: str) -> WeightRecipe | None:
     """
     if bits == 32 and not isinstance(bits, bool):
         return None
-    if isinstance(bits, bool) or bits not in range(1, 9):  # a NumPy number is in a range too
+    if isinstance(bits, bool | float) or bits not in range(1, 9):  # a NumPy number is in a range too
         raise ValueError(f"bits must be one of 1 … 8 or 32, got {bits!r}")
     return Binary(per=per) if bits == 1 else LSQ(bits, per=per)
 

@@ -30,7 +30,7 @@ def compensated(recipe: GroupRTN, weight: Tensor, scales: dict[str, Tensor], mom
         moments: (columns, columns), E[x xᵀ] of the inputs.
     """
     order = moments.diagonal().argsort(descending=True, stable=True)
-    scale, lowest = (_by_column(entry, weight, recipe.per)[:, order] for entry in _grid(recipe, scales))
+    scale, lowest = (_by_column(entry, weight, recipe.per)[:, order] for entry in grid_of(recipe, scales))
     upper = _inverse_factor(moments[order][:, order]).to(scale)
     free, rounded = widen(weight)[:, order].clone(), torch.empty_like(weight, dtype=scale.dtype)
     for start in range(0, free.shape[1], AT_ONCE):
@@ -45,7 +45,7 @@ def compensated(recipe: GroupRTN, weight: Tensor, scales: dict[str, Tensor], mom
     return rounded.to(weight.dtype)
 
 
-def _grid(recipe: GroupRTN, scales: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def grid_of(recipe: GroupRTN, scales: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Step and lowest level of each group, of one shape."""
     step = widen(scales["scale"])
     lowest = recipe.lowest(scales)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .fake_quantization import AT_ONCE, group_sizes, mean_abs, split
 from .recipes import WeightRecipe
+from .rounding import Rounded
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class MeanScale(WeightRecipe):
         by_rows = self.per != "tensor" and weight.ndim > 1
         cached = weight.device.type == "cpu"  # an accelerator is quicker with few large operations
         if by_rows and cached and weight.numel() > AT_ONCE and not torch.compiler.is_compiling():
-            return InBlocks.apply(weight, super().follow)
+            return Rounded.apply(weight, self, None)  # in blocks of rows
         return super().follow(weight)
 
 
@@ -72,23 +73,3 @@ class Ternary(MeanScale):
         groups = split(weight, self.per)
         threshold = self.threshold * mean_abs(groups, group_sizes(weight, self.per))
         return groups.abs().sub_(threshold[..., None]).sign_().clamp_min_(0)
-
-
-class InBlocks(torch.autograd.Function):
-    """A function of each row, with the gradient passed straight through: `InBlocks.apply(weight, function)`.
-
-    Some rows at a time, which stay in the processor's cache from one operation to the next. The table of words is the
-    largest tensor of a small BERT; written to memory and read again by each of a dozen operations it would take most
-    of a training step.
-    """
-
-    @staticmethod
-    def forward(ctx, weight: Tensor, function) -> Tensor:
-        made, count = torch.empty_like(weight), max(1, AT_ONCE * len(weight) // weight.numel())
-        for rows, place in zip(weight.split(count), made.split(count)):
-            place.copy_(function(rows))
-        return made
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        return grad, None

@@ -97,7 +97,8 @@ class LSQ(WeightRecipe):
         bits: b, from 2 to 8. One bit is `Binary`.
         init: where δ starts. "mse" searches for the least squared error; "max" is max|x| / Qp, which clips nothing;
             "lsq" is 2 · mean|x| / √Qp, as Esser et al. have it. Qp = 2^(b−1) − 1.
-        grad_scale: multiply the gradient of δ by 1/√(N · Qp), N the number of weights that share it (Esser, §2.2).
+        grad_scale: multiply the gradient of δ by 1/√(N · Qp), N the number of weights that share it (Esser, §2.2), on
+            the average where the last group of a row is shorter.
         per: "tensor", "channel" or a number of weights, the group size. A weight is read as the matrix
             `weight.flatten(1)`, turned first where a layer has its outputs along another axis (`Layout`). A channel is
             a row of it: an output of `nn.Linear`, a left rank index of a core. Groups run along a row; where the size

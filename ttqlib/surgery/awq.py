@@ -8,7 +8,7 @@ exponent for a whole group of channels says how far s follows the inputs, and is
 Source: J. Lin et al., "AWQ", MLSys 2024 (arXiv 2306.00978).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ..plans.configs import TTQConfig
 from ..quantizers.fake_quantization import TINY, widen
 from ..quantizers.recipes import WeightRecipe
 from .blocks import Seen, blocks
+from .calibration import Batches
 from .channels import EquivalentGroup
 from .equivalent import equivalent_, equivalent_scales, fold_
 
@@ -33,7 +34,7 @@ def awq_(
     model: PreTrainedModel,
     groups: Sequence[EquivalentGroup],
     config: TTQConfig,
-    calibration: Iterable[Mapping[str, Tensor]],
+    calibration: Batches,
 ) -> PreTrainedModel:
     """Scale the channels of `groups` by what flows through them, fold the scales, in place, and return the model.
 

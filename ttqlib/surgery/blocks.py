@@ -6,7 +6,7 @@ model as it is compressed so far. A block that is visited is given the latter, w
 lost, and can make up for some of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from ..quantizers.fake_quantization import TINY
 from ..quantizers.parametrizing import latent_weights, quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
 from ..tensors.tensor_train import at_least_float32
-from .calibration import Sums, eval_mode, placed
+from .calibration import Batches, Sums, all_batches, eval_mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ class Block:
         return relative.mean() if mask is None else relative[mask].mean()
 
 
-def blocks(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], desc: str) -> Iterator[Block]:
+def blocks(model: PreTrainedModel, batches: Batches, desc: str) -> Iterator[Block]:
     """The blocks of a model, first to last. What is done to one before the next is asked for, counts there.
 
     The model is in eval mode meanwhile, and keeps no cache.
@@ -146,9 +146,7 @@ def blocks(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], desc
         ValueError: no batches; or the model is not one stack of layers.
     """
     stack, name = one_stack(model)
-    batches = [placed(batch, model) for batch in batches]
-    if not batches:
-        raise ValueError("calibration needs batches of the model's keyword arguments, got none")
+    batches = all_batches(batches, model)
     masks = [_real(batch) for batch in batches]
     with eval_mode(model), _without_cache(model):
         with latent_weights(model):

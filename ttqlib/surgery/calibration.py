@@ -35,6 +35,8 @@ from ..layers.linear import TTLinear
 from ..progress import bar
 from ..tensors.tensor_train import at_least_float32
 
+Batches = Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor]  # of the model's keyword arguments; or one batch
+EMPTY = "calibration is empty: give some batches of the model's keyword arguments"
 NO_TOKENS = {"pixel_values", "input_features", "input_values"}  # images, spectra, sound
 
 
@@ -116,10 +118,10 @@ class Moments:
         `weight`, (out_features, in_features), is that of the linear layer; looked at where second moments are of x.
         """
         if not self.of_inputs:
-            return _top_eigenvectors(self.outputs.second_moment(centred), rank)
+            return top_eigenvectors(self.outputs.second_moment(centred), rank)
         values, vectors = torch.linalg.eigh(self.inputs.second_moment(centred))
         root = weight.cpu().double() @ (vectors * values.clamp_min(0).sqrt())  # (out, in): root rootᵀ is that of y
-        right = _top_eigenvectors(root.T @ root, rank)
+        right = top_eigenvectors(root.T @ root, rank)
         return torch.linalg.qr(root @ right).Q  # orthonormal also where the outputs fill fewer directions
 
 
@@ -129,7 +131,8 @@ def _rows(tensor: Tensor, real: Tensor | None) -> Tensor:
     return flat if real is None or real.all() else flat[real]
 
 
-def _top_eigenvectors(matrix: Tensor, count: int) -> Tensor:
+def top_eigenvectors(matrix: Tensor, count: int) -> Tensor:
+    """The orthonormal eigenvectors of the largest eigenvalues, (n, count)."""
     return torch.linalg.eigh(matrix).eigenvectors[:, -count:]
 
 
@@ -194,7 +197,7 @@ def _stacks(model: nn.Module, opened: list[Stack]) -> Iterator[None]:
 
 @torch.no_grad()
 def output_moments(
-    model: nn.Module, names: Sequence[str], batches: Iterable[Mapping[str, Tensor]], of_inputs: Set[str] = frozenset()
+    model: nn.Module, names: Sequence[str], batches: Batches, of_inputs: Set[str] = frozenset()
 ) -> dict[str, Moments]:
     """Sums over what the named layers, linear ones or embeddings, give for `batches` of the model's keyword arguments.
 
@@ -206,6 +209,7 @@ def output_moments(
     """
     found = {name: Moments(needs_inputs=name in of_inputs) for name in names}
     opened: list[Stack] = []
+    batch = None
 
     def watch(moments: Moments, module: nn.Module, args: tuple, kwargs: dict, y: Tensor) -> None:
         x = next(iter((*args, *kwargs.values())))
@@ -216,12 +220,15 @@ def output_moments(
         for name, moments in found.items():
             layer = model.get_submodule(name)
             hooks.callback(layer.register_forward_hook(partial(watch, moments), with_kwargs=True).remove)
-        for batch in bar(batches, desc="calibration", unit="batch"):
+        for batch in bar(as_batches(batches), desc="calibration", unit="batch"):
             batch = placed(batch, model)
             mask = batch.get("attention_mask")
             opened[:] = [Stack(getattr(mask, "shape", None), mask)]  # of a model that names its inputs otherwise
             model(**batch)
-    if silent := [name for name, moments in found.items() if not moments.count]:
+    silent = [name for name, moments in found.items() if not moments.count]
+    if silent and batch is None:
+        raise ValueError(EMPTY)
+    if silent:
         raise ValueError(
             f"calibration needs batches that reach every layer; none has reached {', '.join(silent)}: give others, "
             "or, where a model reads that weight and calls no layer, leave it out of the plan"
@@ -229,8 +236,27 @@ def output_moments(
     return found
 
 
+def as_batches(batches: Batches) -> Iterable[Mapping[str, Tensor]]:
+    """The batches, or the only one."""
+    return [batches] if isinstance(batches, Mapping) else batches
+
+
+def all_batches(batches: Batches, model: nn.Module) -> list[dict[str, Tensor]]:
+    """The batches at once, placed, for what reads them more than once; a ValueError where there are none."""
+    found = [placed(batch, model) for batch in as_batches(batches)]
+    if not found:
+        raise ValueError(EMPTY)
+    return found
+
+
 def placed(batch: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A batch with its tensors on the device of the model, as loaders do not make it."""
+    """A batch with its tensors on the device of the model, as loaders do not make it.
+
+    Raises:
+        ValueError: it does not say which argument of the model each tensor is.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"a batch must be a mapping of the model's keyword arguments, got a {type(batch).__name__}")
     device = next(model.parameters()).device
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 

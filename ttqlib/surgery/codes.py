@@ -5,7 +5,7 @@ scales. They go one after another, from grids to codes: `clip_` first, then one 
 comes before all of them, on the float model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -18,9 +18,9 @@ from ..quantizers.gptq import compensated
 from ..quantizers.learned_rounding import LearnedRounding
 from ..quantizers.parametrizing import quantized
 from ..quantizers.recipes import GroupRTN, WeightQuantizer
+from ..tensors.shapes import whole_number
 from .blocks import Block, Weight, blocks
-
-Batches = Iterable[Mapping[str, Tensor]]
+from .calibration import Batches
 
 
 @torch.no_grad()
@@ -89,17 +89,19 @@ def learn_rounding_(
     Source: W. Cheng et al., SignRound (arXiv 2309.05516). There tokens count by the square of their size.
 
     Raises:
-        ValueError: `steps` below 1; no weight is under `GroupRTN`; else as `ttqlib.surgery.blocks.blocks`.
+        ValueError: `steps` that is no whole number of at least 1, a `rate` that is not positive; no weight is under
+            `GroupRTN`; else as `ttqlib.surgery.blocks.blocks`.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps!r}")
+    steps, rate = whole_number("steps", steps), 1 / steps if rate is None else rate
+    if not rate > 0:
+        raise ValueError(f"rate must be positive, got {rate!r}")
     generator = torch.Generator().manual_seed(seed)
     for block in _rtn_blocks(model, calibration, "learn_rounding_"):
         with _learners(block.weights()) as learners:
             before = _mean_error(block)
             for step in range(steps):
                 number = int(torch.randint(len(block.inputs), (), generator=generator))
-                _step_(block, number, learners.values(), (rate or 1 / steps) * (1 - step / steps))
+                _step_(block, number, learners.values(), rate * (1 - step / steps))
             better = _mean_error(block) < before
             found = {weight: _found(weight, learner) for weight, learner in learners.items() if better}
         for weight, (scales, rows) in found.items():

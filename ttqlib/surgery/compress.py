@@ -2,8 +2,9 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
@@ -18,7 +19,7 @@ from ..quantizers.activations import fake_quantize_input_
 from ..quantizers.fake_quantization import Float16
 from ..quantizers.parametrizing import Quantizer, in_order_, register_
 from ..quantizers.recipes import LSQ, WeightRecipe
-from .calibration import Moments, output_moments
+from .calibration import Batches, Moments, output_moments
 from .conversion import other_places, replacement, weight_rank
 from .preflight import check_plan, complete_plan
 from .sharing import shared_layers, sharing_groups
@@ -31,7 +32,7 @@ def compress_(
     model: nn.Module,
     config: TTQConfig,
     init: str = "svd",
-    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+    calibration: Batches | None = None,
 ) -> nn.Module:
     """Give every layer that `config` names its format and its quantizers, in place, and return the model.
 
@@ -56,7 +57,7 @@ def compress_(
             tied weight, a weight that is quantized already, an unknown `init`, or calibration that reaches not every
             layer or goes with random cores.
     """
-    _check_start(init, calibration)
+    _check_start(config, init, calibration)
     config = complete_plan(model, config)
     check_plan(model, config)
     trains = _trains(model, config, init, calibration)
@@ -95,16 +96,16 @@ def plan_of(model: nn.Module) -> TTQConfig:
     return TTQConfig(layers, unmatched=unmatched)
 
 
-def _check_start(init: str, calibration: Iterable | None) -> None:
+def _check_start(config: TTQConfig, init: str, calibration: Batches | None) -> None:
+    if not isinstance(config, TTQConfig):
+        raise ValueError(f"config must be a plan, as ttq.plan or ttq.TTQConfig(…) makes it, got {config!r}")
     if init not in ("svd", "random"):
         raise ValueError(f"init must be 'svd' or 'random', got {init!r}")
     if calibration is not None and init == "random":
         raise ValueError("calibration is for init='svd': random cores keep nothing of the weights")
 
 
-def _trains(
-    model: nn.Module, config: TTQConfig, init: str, calibration: Iterable[Mapping[str, Tensor]] | None
-) -> dict[str, nn.Module]:
+def _trains(model: nn.Module, config: TTQConfig, init: str, calibration: Batches | None) -> dict[str, nn.Module]:
     """The new layers by name: the trains that the plan asks for, in every place where a weight stands."""
     modules = dict(model.named_modules())
     formats = {
@@ -120,10 +121,11 @@ def _trains(
     groups = sharing_groups({name: LayerPlan(form) for name, form in formats.items()})
     made: dict[str, nn.Module] = {}
     for name, form in bar(formats.items(), desc="compress_", unit="layer"):
-        if not isinstance(form, Shared):
-            made[name] = replacement(modules[name], form, init, moments.get(name))
-        elif name not in made:  # else made with the first of its group
-            made |= shared_layers({one: modules[one] for one in groups[form.group]}, form, init, moments)
+        with _naming(name):
+            if not isinstance(form, Shared):
+                made[name] = replacement(modules[name], form, init, moments.get(name))
+            elif name not in made:  # else made with the first of its group
+                made |= shared_layers({one: modules[one] for one in groups[form.group]}, form, init, moments)
     return made | other_places(modules, tied(model), made)
 
 
@@ -196,7 +198,16 @@ def _recipe(places: Sequence[Place], config: TTQConfig) -> Recipe | None:
 
 def _built(places: Sequence[Place], recipe: Recipe) -> nn.Module:
     name, module, own = places[0]
-    try:
+    with _naming(f"{name}.{own}"):
+        if getattr(module, "sparse", False):
+            raise ValueError("has sparse gradients, which no quantizer passes on: set sparse off first")
         return recipe.build(getattr(module, own), layout_of(module, own))
-    except ValueError as error:
-        raise ValueError(f"{name}.{own}: {error}") from None
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """What is wrong with a layer or parameter is said with its name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from None

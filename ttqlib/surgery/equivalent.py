@@ -8,20 +8,21 @@ then answers. What stays is a model of the same layers, with other numbers in th
 Source: W. Cheng et al., "TEQ: Trainable Equivalent Transformation for Quantization of LLMs", arXiv 2310.10944.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..inventory.kinds import is_linear
+from ..inventory.kinds import is_linear, linear_sizes
 from ..inventory.layout import layout_of
 from ..plans.configs import TTQConfig
 from ..quantizers.parametrizing import take_off_
 from ..quantizers.recipes import WeightRecipe
 from ..quantizers.rounding import ScaledRounding
 from .channels import EquivalentGroup
-from .norms import norm_offset
+from .norms import is_norm, norm_offset
 
 Side = tuple[Tensor, Tensor]  # the logarithms of a group's scales, (n,), and an index: of channels, or into them
 
@@ -100,8 +101,9 @@ def equivalent_(model: nn.Module, groups: Sequence[EquivalentGroup], config: TTQ
     α starts at 0, so the model answers as it does rounded to nearest. Nothing is changed unless everything can be.
 
     Raises:
-        ValueError: no groups; the model has scales already; a group or the plan names what is not there, is no linear
-            layer or is parametrized; or the plan has a tensor-train format.
+        ValueError: no groups; the model has scales already; a group or the plan names what is not there or is
+            parametrized; a group has a producer that is no linear layer and no norm, a consumer that is no linear
+            layer, channels that are not there, or a side that another group has; the plan has a tensor-train format.
     """
     recipes = _recipes(config)
     _check(model, groups, recipes)
@@ -199,3 +201,30 @@ def _check(model: nn.Module, groups: Sequence[EquivalentGroup], recipes: dict[st
             raise ValueError(f"{name!r} is no layer of this {type(model).__name__}")
         if parametrize.is_parametrized(modules[name]):
             raise ValueError(f"{name} is parametrized already, as by a quantizer: give the plan to equivalent_ instead")
+    for side in ([group.producer for group in groups], [name for group in groups for name in group.consumers]):
+        if twice := [name for name, count in Counter(side).items() if count > 1]:
+            raise ValueError(f"{twice[0]} is on the same side of two groups: give each group once")
+    for group in groups:
+        _check_group(modules, group)
+
+
+def _check_group(modules: Mapping[str, nn.Module], group: EquivalentGroup) -> None:
+    """The sizes of a group must be those of its layers, and these of a kind that can be scaled."""
+    producer = modules[group.producer]
+    if not is_linear(producer) and not (is_norm(producer) and norm_offset(producer) is not None):
+        raise ValueError(f"{group.producer}, a {type(producer).__name__}, is no linear layer and no norm with a weight")
+    outputs = linear_sizes(producer)[1] if is_linear(producer) else len(producer.weight)
+    if len({*group.channels.tolist()}) < group.size or not _all_below(group.channels, outputs):
+        raise ValueError(f"the channels of {group.producer} must be different ones of its {outputs}")
+    for name, numbers in group.consumers.items():
+        if not is_linear(modules[name]):
+            raise ValueError(f"{name}, which takes from {group.producer}, is no linear layer")
+        inputs, _ = linear_sizes(modules[name])
+        if numbers.shape != (inputs,) or not _all_below(numbers, group.size):
+            raise ValueError(
+                f"{name} needs the number of a scale, 0 to {group.size - 1}, for each of its {inputs} inputs"
+            )
+
+
+def _all_below(numbers: Tensor, count: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < count)).all())

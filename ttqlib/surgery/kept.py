@@ -7,7 +7,8 @@ remember that.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from operator import index
+
+from ..tensors.shapes import whole_number
 
 RULES = ("every other", "every other from 0", "first", "last", "ends")
 
@@ -28,8 +29,8 @@ def kept_layers(depth: int, count: int, rule: str | Mapping[int, float] = "every
     Raises:
         ValueError: an unknown rule, a mapping of other places, or more layers than there are, or none.
     """
-    depth, count = _whole("depth", depth), _whole("count", count)
-    if not 1 <= count <= depth:
+    depth, count = whole_number("depth", depth), whole_number("count", count)
+    if count > depth:
         raise ValueError(f"of {depth} layers 1 to {depth} can be kept, got count={count}")
     if isinstance(rule, Mapping):
         if sorted(rule) != list(range(depth)):
@@ -66,10 +67,10 @@ def checked_places(keep: Sequence[int], depth: int | None = None) -> list[int]:
     example = "such as keep=[1, 3, 5], counted from 0"
     if isinstance(keep, str | bytes) or not hasattr(keep, "__iter__"):
         raise ValueError(f"keep must be a list of places, {example}, got {keep!r}")
-    places = [_whole("each place in keep", place) for place in keep]
+    places = [whole_number("each place in keep", place, minimum=0) for place in keep]
     if not places:
         raise ValueError(f"keep is empty, but a model needs a layer: {example}")
-    wrong = [place for place in places if place < 0 or (depth is not None and place >= depth)]
+    wrong = [place for place in places if depth is not None and place >= depth]
     if wrong:
         there = "" if depth is None else f" … {depth - 1}"
         raise ValueError(f"there is no layer {wrong[0]}: the places are 0{there}, got keep={places}")
@@ -78,12 +79,3 @@ def checked_places(keep: Sequence[int], depth: int | None = None) -> list[int]:
     if any(lower > upper for lower, upper in pairwise(places)):
         raise ValueError(f"layers keep their order, got keep={places}: write {sorted(places)}")
     return places
-
-
-def _whole(what: str, value) -> int:
-    if not isinstance(value, bool):
-        try:
-            return index(value)
-        except TypeError:
-            pass
-    raise ValueError(f"{what} must be a whole number, got {value!r}")

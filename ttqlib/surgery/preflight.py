@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..inventory.kinds import is_embedding, is_experts, is_linear, row_scale
 from ..inventory.ties import check_ties, tied
-from ..layers.embedding import TTMEmbedding, TTMHead
+from ..layers.embedding import DENSE_ONLY, TTMEmbedding, TTMHead
 from ..layers.linear import TTLinear
 from ..plans.configs import TT, TTM, LayerPlan, Shared, TTQConfig
 from ..quantizers.parametrizing import quantized
@@ -98,6 +98,8 @@ def _check_format(name: str, module: nn.Module, form: TT | TTM | Shared) -> None
             raise ValueError(f"{name} is a tensor train already, of other ranks or modes than {form}: {module}")
     elif not fits(module):
         raise ValueError(f"{type(form).__name__} is for {kinds}, but {name} is of type {type(module).__name__}")
+    elif option := next((option for option in DENSE_ONLY if getattr(module, option, None)), None):
+        raise ValueError(f"{name} has {option}, which needs the dense table: set {option} off first")
     elif parametrize.is_parametrized(module):
         raise ValueError(f"the weight of {name} has a parametrization, as of a weight norm: remove it first")
     elif hasattr(module, "input_quantizer"):

@@ -17,6 +17,7 @@ The matrices W_l, (inputs, outputs), of a group are looked at together, and what
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from ..inventory.ties import tied
 from ..layers.linear import TTLinear
 from ..plans.configs import TT, LayerPlan, Shared
-from .calibration import Moments, keep_mean_output_
+from .calibration import Moments, keep_mean_output_, top_eigenvectors
 from .conversion import as_linear, replacement
 
 RIDGE = 1e-6  # of the mean of the eigenvalues of second moments: a few sentences fill few directions
@@ -116,7 +117,7 @@ def nearest_cores(
     columns = torch.eye(weights[0].shape[1], dtype=torch.float64) if side == "input" else None
     if side != "input":
         outputs = sum(_of_outputs(weight, *one) for weight, one in zip(weights, seen))
-        columns = _top(outputs, rank)  # (outputs, rank)
+        columns = top_eigenvectors(outputs, rank)  # (outputs, rank)
     left = [weight @ columns for weight in weights] if side != "input" else weights
     if side == "output":
         return _balanced([[u[None], columns.T[..., None]] for u in left], shared=(1,))
@@ -167,11 +168,6 @@ def _keep_deviations_(layers: Sequence[TTLinear], form: Shared) -> None:
             getattr(layer, f"core{own}").mul_(layer.cores[k].norm() / layers[0].cores[k].norm())
 
 
-def _top(moment: Tensor, rank: int) -> Tensor:
-    """The orthonormal eigenvectors of the largest eigenvalues, (n, rank)."""
-    return torch.linalg.eigh(moment).eigenvectors[:, -rank:]
-
-
 def _of_outputs(weight: Tensor, moments: Moments | None, centred: bool) -> Tensor:
     """The second moments of what a layer gives, (outputs, outputs); of W itself where nothing was seen."""
     if moments is None:
@@ -195,16 +191,14 @@ def _common_rows(weights: Sequence[Tensor], inputs: Sequence[Tensor], rank: int)
     values, vectors = torch.linalg.eigh(sum(inputs) / len(inputs))
     root = vectors * values.sqrt()  # root rootᵀ is the mean
     wide = sum((seen := root.T @ weight) @ seen.T for weight in weights)
-    return torch.linalg.qr((vectors / values.sqrt()) @ _top(wide, rank)).Q
+    return torch.linalg.qr((vectors / values.sqrt()) @ top_eigenvectors(wide, rank)).Q
 
 
 def _balanced(layers: Sequence[Sequence[Tensor]], shared: Sequence[int]) -> list[list[Tensor]]:
     """The same products of cores whose norms are equal; of the core that a layer has alone, on the mean of all."""
     means = [sum(float(cores[k].norm()) ** 2 for cores in layers) ** 0.5 for k in range(len(layers[0]))]
     sizes = [mean / len(layers) ** 0.5 for mean in means]
-    common = 1.0
-    for size in sizes:
-        common *= size ** (1 / len(sizes))
+    common = prod(size ** (1 / len(sizes)) for size in sizes)
     if not common:  # weights of zeros
         return [list(cores) for cores in layers]
     first = [core * (common / size) for core, size in zip(layers[0], sizes)]

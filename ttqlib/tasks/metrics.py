@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 
 from .encoding import IntentSlotCollator, predict_intent_slots
 from .records import labelled
@@ -24,7 +25,9 @@ def accuracy(expected: Sequence, predicted: Sequence) -> float:
     """
     if len(expected) != len(predicted) or not len(expected):
         raise ValueError(f"need as many predictions as labels, at least one; got {len(predicted)} and {len(expected)}")
-    return 100 * sum(e == p for e, p in zip(expected, predicted)) / len(expected)
+    if any(getattr(labels, "ndim", 1) != 1 for labels in (expected, predicted)):
+        raise ValueError("labels and predictions must have one axis: flatten them, or take an argmax, first")
+    return float(100 * sum(bool(e == p) for e, p in zip(expected, predicted)) / len(expected))
 
 
 def score(task: str, expected: Sequence, predicted: Sequence) -> dict[str, float]:
@@ -118,7 +121,10 @@ def _number(label, classes: tuple[str, ...]) -> int | float:
         if label not in classes:
             raise ValueError(f"labels must be numbers or {', '.join(classes)}, got {label!r}")
         return classes.index(label)
-    return getattr(label, "item", lambda: label)()  # of NumPy's or torch's numbers
+    number = getattr(label, "item", lambda: label)()  # of NumPy's or torch's numbers
+    if not isinstance(number, Real) or (classes and labelled(number) and number not in range(len(classes))):
+        raise ValueError(f"labels must be numbers{f' below {len(classes)}' if classes else ''}, got {label!r}")
+    return number
 
 
 def _of_classes(name: str, expected: list, predicted: list, **options) -> float:

@@ -25,6 +25,8 @@ def balance_norms(cores: Sequence[Tensor]) -> list[Tensor]:
     step sizes of a quantizer, of one magnitude.
     """
     norms = torch.stack([torch.linalg.vector_norm(core) for core in cores])
+    if not ((norms > 1e-15) & (norms < 1e15)).all():  # squares of tiny or huge numbers leave the range of float32
+        norms = torch.stack([torch.linalg.vector_norm(core, dtype=torch.float64) for core in cores])
     if not norms.all():
         return list(cores)  # the tensor is zero: there is no scale to share
     target = norms.double().log().mean().exp()  # the geometric mean leaves the product as it was
@@ -36,7 +38,12 @@ def canonical_form(cores: Sequence[Tensor], centre: int) -> list[Tensor]:
 
     Those before it are orthonormal as (r_{k-1} ⋯, r_k), those after it as (r_{k-1}, ⋯ r_k). Cores of shape
     (r_{k-1}, …, r_k), with any modes between. A rank that is larger than a neighbour can use is cut to that.
+
+    Raises:
+        ValueError: no core has the number `centre`, from 0 on.
     """
+    if centre not in range(len(cores)):
+        raise ValueError(f"centre must be one of the {len(cores)} cores, from 0 on, got {centre!r}")
     cores = [at_least_float32(core) for core in cores]
     for k in range(centre):
         basis, rest = torch.linalg.qr(cores[k].flatten(0, -2))

@@ -9,14 +9,14 @@ Source: I. V. Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33(5
 """
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import prod
 
 import torch
 from torch import Tensor
 
 from .gauge import canonical_form
 from .shapes import clip_ranks
-from .tensor_train import check_one_of, check_tensor, check_tolerance, largest_positive, left_svd
+from .tensor_train import check_one_of, check_tensor, largest_positive, share_of, within
 
 
 @torch.autocast("cpu", enabled=False)  # products in bfloat16 are no use here
@@ -41,25 +41,16 @@ def tt_round(
     """
     check_one_of(rank, tolerance)
     _check_train(cores)
-    modes, allowed = [prod(core.shape[1:-1]) for core in cores], 0.0
+    modes = [prod(core.shape[1:-1]) for core in cores]
     wanted = clip_ranks(modes, prod(modes) if rank is None else rank)
     rounded = canonical_form([core.detach().cpu() for core in cores], 0)
-    if rank is None:
-        check_tolerance(tolerance)
-        allowed = tolerance * _norm(rounded[0]) / sqrt(max(1, len(cores) - 1))  # a share for each bond
+    allowed = 0.0 if tolerance is None else share_of(tolerance, rounded[0], len(cores))
     for k in range(len(cores) - 1):
-        unfolding = rounded[k].flatten(0, -2)  # (r_{k-1} · n_k, r_k)
-        u, s = left_svd(unfolding)
-        needed = int((s.double().square().flip(0).cumsum(0).sqrt() > allowed).sum())  # sums from the smallest on
-        needed = max(needed, -(-len(rounded[k]) // modes[k]))  # below that the rank just chosen would be out of reach
-        u = largest_positive(u[:, : min(needed, wanted[k + 1])])
+        matrix = rounded[k].flatten(0, -2)  # (r_{k-1} · n_k, r_k)
+        u = largest_positive(within(matrix, allowed, modes[k])[:, : wanted[k + 1]])
         rounded[k] = u.unflatten(0, rounded[k].shape[:-1])
-        rounded[k + 1] = torch.tensordot(u.T @ unfolding, rounded[k + 1], 1)
+        rounded[k + 1] = torch.tensordot(u.T @ matrix, rounded[k + 1], 1)
     return [new.to(core, copy=True) for new, core in zip(rounded, cores, strict=True)]
-
-
-def _norm(core: Tensor) -> float:
-    return float(torch.linalg.vector_norm(core, dtype=torch.float64))  # float32 sums lose digits
 
 
 def _check_train(cores: Sequence[Tensor]) -> None:

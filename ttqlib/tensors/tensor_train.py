@@ -43,15 +43,30 @@ def tt_svd(tensor: Tensor, rank: int | Sequence[int] | None = None, tolerance: f
     """
     check_tensor(tensor)
     check_one_of(rank, tolerance)
-    ranks = tt_ranks(tensor, tolerance) if rank is None else clip_ranks(tensor.shape, rank)
     cores, remainder = [], _to_decompose(tensor).reshape(1, -1)
-    for mode, wanted in zip(tensor.shape[:-1], ranks[1:-1], strict=True):
-        unfolding = remainder.reshape(len(remainder) * mode, -1)  # (r_{k-1} · n_k, n_{k+1} ⋯ n_d)
-        u = largest_positive(_leading_directions(unfolding, wanted))
-        cores.append(u.reshape(-1, mode, wanted))
-        remainder = u.T @ unfolding  # (r_k, n_{k+1} ⋯ n_d)
+    ranks = None if rank is None else clip_ranks(tensor.shape, rank)
+    allowed = None if rank is not None else share_of(tolerance, remainder, tensor.ndim)
+    for k, mode in enumerate(tensor.shape[:-1], 1):
+        matrix = remainder.reshape(len(remainder) * mode, -1)  # (r_{k-1} · n_k, n_{k+1} ⋯ n_d)
+        u = largest_positive(_leading_directions(matrix, ranks[k]) if ranks else within(matrix, allowed, mode))
+        cores.append(u.reshape(len(remainder), mode, -1))
+        remainder = u.T @ matrix  # (r_k, n_{k+1} ⋯ n_d)
     cores.append(remainder[..., None])
     return [core.to(tensor, copy=len(cores) == 1) for core in cores]  # one core alone is the tensor itself
+
+
+def share_of(tolerance: float, tensor: Tensor, order: int) -> float:
+    """The norm that each of d − 1 truncations may discard, so that together they stay within the tolerance."""
+    check_tolerance(tolerance)
+    norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))  # float32 sums lose digits
+    return tolerance * norm / sqrt(max(1, order - 1))
+
+
+def within(matrix: Tensor, allowed: float, mode: int) -> Tensor:
+    """The left singular vectors without which `matrix`, (r · mode, n), loses more than a norm of `allowed`."""
+    u, s = left_svd(matrix)
+    needed = int((s.double().square().flip(0).cumsum(0).sqrt() > allowed).sum())  # sums from the smallest on
+    return u[:, : max(needed, -(-(len(matrix) // mode) // mode))]  # below that the rank just chosen is out of reach
 
 
 def tt_to_tensor(cores: Sequence[Tensor]) -> Tensor:
@@ -147,7 +162,6 @@ def tt_error_bound(tensor: Tensor, rank: int | Sequence[int]) -> float:
     return sqrt(sum(float((s[r:].double() ** 2).sum()) for s, r in zip(spectra, ranks[1:], strict=False)))
 
 
-@torch.autocast("cpu", enabled=False)
 def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
     """The TT-ranks with which TT-SVD stays within a relative error of `tolerance`.
 
@@ -161,20 +175,7 @@ def tt_ranks(tensor: Tensor, tolerance: float) -> tuple[int, ...]:
     >>> ttq.tt_ranks(torch.ones(4, 4, 4), tolerance=0.01)
     (1, 1, 1, 1)
     """
-    check_tolerance(tolerance)
-    check_tensor(tensor)
-    remainder = _to_decompose(tensor)
-    norm = float(torch.linalg.vector_norm(remainder, dtype=torch.float64))  # float32 sums lose digits
-    allowed = tolerance * norm / sqrt(max(1, tensor.ndim - 1))
-    ranks = [1]
-    for mode in tensor.shape[:-1]:
-        unfolding = remainder.reshape(ranks[-1] * mode, -1)
-        u, s = left_svd(unfolding)
-        discarded = s.double().square().flip(0).cumsum(0).sqrt().flip(0)  # [r]: the norm of s[r:]
-        needed = int((discarded > allowed).sum())
-        ranks.append(max(needed, -(-ranks[-1] // mode)))  # below that the rank just chosen would be out of reach
-        remainder = u[:, : ranks[-1]].T @ unfolding
-    return (*ranks, 1)
+    return core_ranks(tt_svd(tensor, tolerance=tolerance))
 
 
 def _to_decompose(tensor: Tensor) -> Tensor:
