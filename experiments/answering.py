@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from deployed import forget_peak, resident
-from results import add_options, place, read, record, row_of
+from results import add_options, check_runs, place, read, record, row_of
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.utils import logging
@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     add_options(parser, "answering")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     path = place("answering", options)
     known = set() if options.force else {(row["method"], row["bits"]) for row in read(path)}
     logging.set_verbosity_error()

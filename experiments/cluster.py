@@ -34,7 +34,7 @@ from typing import TextIO
 
 import replica
 from namespaces import INTERFACE, Node, missing, network
-from results import add_options, place, read, record, row_of
+from results import add_options, check_runs, place, read, record, row_of
 from runs import stored_bytes
 from transformers.utils import logging
 
@@ -162,6 +162,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     add_options(parser, "cluster")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     if not 1 < options.nodes < 255 or min(options.links) < 0:
         parser.error("--nodes must be from 2 to 254, --links from 0")
     replica.check(parser, options)

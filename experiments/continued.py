@@ -16,7 +16,7 @@ from pathlib import Path
 
 import teq
 import torch
-from results import RUNS, add_options, place, record, row_of
+from results import RUNS, add_options, check_runs, place, record, row_of
 from runs import fingerprint
 from torch import nn
 from torch.nn.utils import parametrize
@@ -91,11 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, default=RUNS / "teq", help="where teq.py keeps its runs")
     add_options(parser, "continued")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer, plain = ttq.smollm2_tokenizer(), None
     methods = {"dense": None, "rtn": "rtn", options.recipe: options.recipe}
-    folders = {method: kept(options.models, recipe) for method, recipe in methods.items()}
+    try:
+        teq.Compression(**FEW, recipe=options.recipe)  # which refuses what is no recipe
+        folders = {method: kept(options.models, recipe) for method, recipe in methods.items()}
+    except (ValueError, FileNotFoundError) as problem:
+        parser.error(str(problem))
+    tokenizer, plain = ttq.smollm2_tokenizer(), None
     sizes = {method: sum(one.stat().st_size for one in folder.iterdir()) for method, folder in folders.items()}
     for method, folder in folders.items():
         began = time.perf_counter()

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import torch
 from datasets import Dataset
 from glue import Glue
-from results import ROOT, add_options, fingerprint, place, record, row_of, summary
+from results import ROOT, add_options, check_runs, fingerprint, place, record, row_of, summary
 from runs import Study, finished, parse
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -141,6 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help=f"write the student of trains to data/{STUDENT.name}")
     add_options(parser, "end_to_end", Glue.name)
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     logging.set_verbosity_error()
     torch.set_num_threads(THREADS)
     if options.keep:

@@ -255,8 +255,8 @@ class Glue(Study):
         scores = ttq.score(task, expected, self.answers(logits))
         if start is not None:
             wanted = self.predict(start(), split)
-            alike = "sst2" if self.data.classes else "stsb"  # whose first metrics are these
-            scores["agreement"] = next(iter(ttq.score(alike, self.answers(wanted), self.answers(logits)).values()))
+            both = self.answers(wanted), self.answers(logits)
+            scores["agreement"] = ttq.accuracy(*both) if self.data.classes else ttq.score("stsb", *both)["pearson"]
             scores["divergence"] = float((ttq.logits_kl if self.data.classes else ttq.logits_mse)(logits, wanted))
         return scores
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from datasets import Dataset, DatasetDict
 from glue import HELD_OUT_SEED, HOLD_OUT
-from results import add_options, place, record, row_of
+from results import add_options, check_runs, place, record, row_of
 from runs import fingerprint
 
 import ttqlib as ttq
@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("tasks", nargs="*", help=f"names of tasks, by default {', '.join(TOLD)}")
     add_options(parser, "guessing")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     known = [name for name, one in TASKS.items() if one.fields == SLOTS or one.classes]
     if unknown := [name for name in options.tasks if name not in known]:
         parser.error(f"no task is called {', '.join(unknown)}; there are {', '.join(known)}")

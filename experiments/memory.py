@@ -19,7 +19,7 @@ import atis
 import torch
 from contenders import BATCH
 from deployed import process_growth
-from results import add_options, place, read, record, row_of
+from results import add_options, check_runs, place, read, record, row_of
 from runs import fingerprint, stored_bytes
 from torch import Tensor, nn
 from transformers import set_seed
@@ -93,6 +93,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure rows again that are there")
     add_options(parser, "memory")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     try:
         shape = {"task": options.task, "hidden": options.hidden}
         options.models = {name: atis.Training(**shape, **how) for name, how in MODELS.items()}

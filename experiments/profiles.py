@@ -21,7 +21,7 @@ import glue
 import torch
 from contenders import training_step
 from floor import Rates, Work, work
-from results import ROOT, add_options, place, read, record, row_of
+from results import ROOT, add_options, check_runs, place, read, record, row_of
 from runs import finished, parse
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
@@ -151,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, "profile")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     path, threads = place("profile", options), torch.get_num_threads()
     for name, run in measured().items():
         for count in sorted({1, threads}):

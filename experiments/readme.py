@@ -3,6 +3,8 @@
 That is the table of README.md and those of docs/results.md, each between its markers, and the picture docs/results.svg.
 """
 
+import argparse
+
 import headline
 from results import ROOT, load
 
@@ -72,8 +74,9 @@ def glue_table(rows: list[dict]) -> str:
         "`dense` is the teacher, a MiniLM of six layers, fine-tuned; `tt` has trains, `svd` low-rank products; `task` "
         "learns from labels alone. Students learn from all rows, from those that are no phrase of another (sentences), "
         "or from these and copies of them with phrases of one another (crossed). Starts: TT-SVD of what the layers "
-        "give (calibrated), this with its bonds turned (rotated), of the weights (svd), or nothing. Settings were "
-        "chosen on held-out training rows; bytes of the whole folder.",
+        "give (calibrated), this with its bonds turned (rotated), of the weights (svd), or nothing. Rates and "
+        "steps were chosen on held-out training rows, the forms of later rounds with validation known (chapter 08); "
+        "bytes of the whole folder.",
     )
 
 
@@ -286,6 +289,7 @@ def pages(rows: dict[str, list[dict]]) -> dict:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     found = {name: load(name) for name in TABLES}
     for path, text in pages(found).items():
         path.write_text(text, encoding="utf-8")

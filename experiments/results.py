@@ -37,6 +37,13 @@ def add_options(parser: argparse.ArgumentParser, name: str, kept_with: str | Non
     parser.add_argument("--record", action=argparse.BooleanOptionalAction, default=False, help=tracked)
 
 
+def check_runs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse a folder of --runs that cannot be written to, before anything is trained or measured; none is made."""
+    there = next(path for path in (options.runs, *options.runs.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        parser.error(f"--runs must be a folder to write to, which {there} is not")
+
+
 def place(name: str, options: argparse.Namespace) -> Path:
     """The file that rows of `name` go to, as `add_options` had it chosen."""
     return RESULTS / f"{name}.json" if options.record else options.runs / "results.json"

@@ -8,11 +8,10 @@ goes on as if nothing had happened, and what it starts from, as a student from i
 import argparse
 import hashlib
 import json
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -24,14 +23,14 @@ from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
 from processes import is_first_process, of_step
-from results import add_options, fingerprint, origin, place, record, row_of
+from results import add_options, check_runs, fingerprint, origin, place, record, row_of
 from transformers import HfArgumentParser, PreTrainedModel, Trainer, set_seed
 from transformers.hf_argparser import HfArg
-from transformers.trainer_callback import TrainerState
 from transformers.utils import logging
 
 import ttqlib as ttq
 from ttqlib.storage.latent import load_latent_
+from ttqlib.training.qat import last_checkpoint
 
 COLUMNS = ("task", "rank", "bits")  # the settings that have a column of their own in a row
 REPORT, MODEL = "finished.json", "model"  # in the folder of a run: its scores, and what `from_pretrained` reads
@@ -160,6 +159,7 @@ def parse(study: type[Study], arguments: Sequence[str] | None = None) -> tuple[S
         parser.error(f"--seeds must be different numbers from 0 on, got {' '.join(map(str, options.seeds))}")
     options.seeds.sort()
     options.refuse = parser.error
+    check_runs(parser, options)
     try:
         check_limits({"save_steps": options.save_steps, "accumulate": options.accumulate})
         settings = parser.parse_dict(vars(options), allow_extra_keys=True)[0]
@@ -246,16 +246,6 @@ def _begun(study: Study, settings: Settings, seed: int, start: PreTrainedModel |
 
 def _folder(study: Study, settings: Settings, seed: int) -> Path:
     return study.options.runs / settings.folder / f"seed-{seed}"
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; newer ones, of a run that was killed, are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
-        with suppress(OSError, ValueError):
-            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))  # the Trainer writes this file last
-            return str(checkpoint)
-        shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
-    return None
 
 
 def stored_bytes(model: PreTrainedModel, folder: Path) -> int:

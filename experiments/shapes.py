@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers
-from results import add_options, place, record, row_of
+from results import add_options, check_runs, place, record, row_of
 from torch import Tensor, nn
 
 import ttqlib as ttq
@@ -160,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--time", action="store_true", help=f"time those below {FITS / 1e9:.0f} GB, on a quiet machine")
     add_options(parser, "shapes")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     if unknown := [name for name in options.shapes if name not in SHAPES]:
         parser.error(f"no shape is called {', '.join(unknown)}; there are {', '.join(SHAPES)}")
     transformers.utils.logging.set_verbosity_error()

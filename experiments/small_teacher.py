@@ -57,13 +57,24 @@ def accuracy(model, rows, encoded, tokenizer) -> float:
     return round(ttq.accuracy(rows["label"], predicted), 2)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=RUNS / "small_teacher", help="where it is written")
     tracked = "write it to data/small_teacher, which git tracks"
     parser.add_argument("--record", dest="folder", action="store_const", const=FOLDER, help=tracked)
     parser.add_argument("--epochs", type=float, default=EPOCHS, help="anything else is for tests")
     options = parser.parse_args()
+    if not options.epochs > 0:
+        parser.error(f"--epochs must be more than 0, got {options.epochs}")
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)  # before anything is trained that could not be written there
+    except OSError as problem:
+        parser.error(f"--folder must be a folder to write to: {problem}")
+    return options
+
+
+def main() -> None:
+    options = parse()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     set_seed(SEED)

@@ -26,12 +26,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from shutil import which
 
+import builds
 import torch
 from builds import compare
 from contenders import PEER, Contender, embedding_layers, forward_pass, linear_layers, own_processes, training_step
 from deployed import FORMS, ON_GPU, SHAPES
 from floor import Rates, work
-from results import add_options, place, read, record, row_of
+from results import add_options, check_runs, place, read, record, row_of
 
 import ttqlib as ttq
 
@@ -182,6 +183,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-rest", action="store_true", help="each contender pays for the threads of the one before")
     add_options(parser, "speed")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     options.tasks = [
         task
         for task, (split, *_) in TASKS.items()
@@ -202,6 +204,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if not find_spec("tltorch") and any(TASKS[task][0] == LAYERS for task in options.tasks):
         print(f"{PEER} is left out of the comparison of layers: python -m pip install -e '.[bench]' brings it")
+    try:  # before the first task has taken its minutes
+        torch.empty(0, device=options.device)
+        if any(TASKS[task][0] == BUILDS for task in options.tasks):
+            with builds.tree(options.against):
+                pass
+    except (AssertionError, RuntimeError, ValueError) as problem:
+        raise SystemExit(f"--device {options.device}, --against {options.against}: {problem}") from None
     path, threads = place("speed", options), torch.get_num_threads()
     for number, task in enumerate(options.tasks, start=1):
         key = {"task": task, "split": TASKS[task][0], "settings": settings(options)}

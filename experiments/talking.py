@@ -38,7 +38,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import teq
 import torch
-from results import RUNS, add_options, place, record, row_of
+from results import RUNS, add_options, check_runs, place, record, row_of
 from runs import fingerprint
 from torch.nn.utils import parametrize
 from transformers.utils import logging
@@ -226,9 +226,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=48, help="of held-out text, for perplexity")
     add_options(parser, "talking")
     options = parser.parse_args(arguments)
+    check_runs(parser, options)
     for name in ("rounds", "windows"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    try:
+        teq.Compression(**CODES, recipe=options.recipe, python=options.python)
+    except ValueError as problem:
+        parser.error(str(problem))
     return options
 
 

@@ -25,6 +25,7 @@ under runs/teq; a finished one is not made again.
 import copy
 import hashlib
 import math
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,10 @@ class Compression(Settings):
         if -1 in places or places != sorted(set(places)):
             known = "+".join(ADDED)
             raise ValueError(f"--recipe must be rtn, a peer, or some of {known} in this order, got {self.recipe!r}")
+        if self.rank is not None or self.rest != 32:
+            raise ValueError("weights stay dense here and all else stays float: leave --rank and --rest out")
+        if shutil.which(self.python) is None:
+            raise ValueError(f"--python must be an interpreter, got {self.python!r}")
         if self.folded and self.recipe != "teq":
             raise ValueError("--folded is for --recipe teq")
         if self.recipe != "rtn" and self.bits == 32:

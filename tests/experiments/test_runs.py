@@ -111,6 +111,14 @@ REFUSED = {
 }
 
 
+def test_runs_must_be_a_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(SystemExit):
+            runs.parse(atis.Atis, ["--runs", str(tmp_path / name)])
+        assert "--runs must be a folder to write to" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("told", REFUSED)
 def test_bad_settings_are_refused_by_name(told, capsys):
     name, *given = told.split()

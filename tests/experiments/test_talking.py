@@ -136,8 +136,10 @@ def test_prompts_are_continued_by_all_models(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(continued, "FEW", {"bits": 3, "group": "16"})
     monkeypatch.setattr(continued, "PROMPTS", ("the tree", "a long tree runs"))
     models = teq_runs(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"teq\.py --bits 3 --group 16 --recipe rtn"):
-        continued.main(["--models", str(models), "--runs", str(tmp_path)])
+    for recipe, problem in (("clip", "teq.py --bits 3 --group 16 --recipe rtn"), ("magic", "--recipe must be rtn")):
+        with pytest.raises(SystemExit):
+            continued.main(["--models", str(models), "--runs", str(tmp_path), "--recipe", recipe])
+        assert problem in capsys.readouterr().err
     for recipe in ("rtn", "clip"):
         teq_runs(tmp_path, "--bits", "3", "--group", "16", "--recipe", recipe)
     continued.main(["--models", str(models), "--runs", str(tmp_path), "--recipe", "clip"])

@@ -55,6 +55,9 @@ def run(tmp_path, *arguments: str) -> list[dict]:
         (["--recipe", "clip"], "needs --bits below 32"),
         (["--bits", "3", "--group", "0"], "--group must be 'channel' or a number"),
         (["--bits", "3", "--recipe", "gguf-q4_0"], "has --bits 4 --group 32"),
+        (["--bits", "3", "--rank", "8"], "leave --rank and --rest out"),
+        (["--rest", "8"], "leave --rank and --rest out"),
+        (["--bits", "3", "--recipe", "auto-round", "--python", "/nowhere"], "--python must be an interpreter"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, problem, capsys):
