@@ -209,6 +209,16 @@ def tt_add(a, b):
         inner.append(torch.stack(slices, dim=1))
     return [first, *inner, last]
 """,
+        "inner cores of another dtype": """
+def tt_add(a, b):
+    inner = []
+    for x, y in zip(a[1:-1], b[1:-1]):
+        core = torch.zeros(x.shape[0] + y.shape[0], x.shape[1], x.shape[2] + y.shape[2])
+        core[: x.shape[0], :, : x.shape[2]] = x
+        core[x.shape[0] :, :, x.shape[2] :] = y
+        inner.append(core)
+    return [torch.cat([a[0], b[0]], dim=2), *inner, torch.cat([a[-1], b[-1]])]
+""",
         "rounded after it": """
 def tt_add(a, b):
     first, last = torch.cat([a[0], b[0]], dim=2), torch.cat([a[-1], b[-1]], dim=0)

@@ -331,14 +331,14 @@ def fitting_plan(model, budget):
 def fitting_plan(model, budget):
     return ttq.plan(model, 20, bits=2, rest=8)
 """,
-            "expected one rank for all layers and float32",
+            "expected a plan in float32",
         ),
         "another rank for the words": Wrong(
             """
 def fitting_plan(model, budget):
     return ttq.plan(model, rules={r"word_embeddings": ttq.TTM(2), r"encoder": ttq.TT(8)})
 """,
-            "expected one rank for all layers and float32",
+            "expected one rank for all layers",
         ),
         "a rank, not a plan": Wrong(
             """

@@ -225,6 +225,12 @@ def ride_along(u, v, bias):
     second = torch.column_stack([v.T, bias])
     return [weight, first_bias, second]
 """,
+        "a bias of another dtype": """
+def ride_along(u, v, bias):
+    first_bias = torch.zeros(u.shape[1] + 1)
+    first_bias[-1] = 1
+    return torch.cat([u, 0 * u[:, :1]], dim=1).T, first_bias, torch.cat([v, bias[None]]).T
+""",
         "the bias rides in front": """
 def ride_along(u, v, bias):
     weight = torch.cat([torch.zeros_like(u[:, :1]), u], dim=1).T

@@ -55,5 +55,5 @@ def ride_along(function: Callable) -> None:
         for tensor, (name, shape) in zip(got, shapes.items(), strict=True):
             if tuple(getattr(tensor, "shape", ())) != shape:
                 fail(function, f"{where} the {name} must have shape {shape}")
-        weight, first_bias, second = got
+        weight, first_bias, second = (torch.as_tensor(tensor, dtype=x.dtype) for tensor in got)
         close(function, linear(linear(x, weight, first_bias), second), x @ u @ v + bias, f"{where} the two layers:")

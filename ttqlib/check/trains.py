@@ -45,7 +45,8 @@ def tt_add(function: Callable) -> None:
     for seed, modes in enumerate([(2, 3, 4), (5, 4), (2, 2, 2, 2, 2), HUGE]):
         a, b = random_cores(modes, rank=2, seed=seed), random_cores(modes, rank=1, seed=seed + 100)
         cores = as_cores(function, call(function, a, b), modes)
-        got, expected = _sampled(cores), _sampled(a) + _sampled(b)
+        same = [torch.as_tensor(core, dtype=torch.float64) for core in cores]  # torch.zeros makes float32
+        got, expected = _sampled(same), _sampled(a) + _sampled(b)
         close(function, got, expected, f"for two {by(modes)} trains")
         largest = [r + s for r, s in zip(core_ranks(a), core_ranks(b), strict=True)][1:-1]
         if any(rank > limit for rank, limit in zip(core_ranks(cores)[1:-1], largest, strict=True)):

@@ -106,8 +106,10 @@ def close(function: Callable, got, expected: Tensor, where: str) -> None:
         fail(function, f"{where} expected a tensor of shape {tuple(expected.shape)}, got {type(got).__name__}")
     if got.shape != expected.shape:
         fail(function, f"{where} expected shape {tuple(expected.shape)}, got {tuple(got.shape)}")
-    if not torch.allclose(got, expected, rtol=1e-5, atol=1e-7):
-        fail(function, f"{where} the values are off by up to {float((got - expected).abs().max()):.3g}")
+    if torch.allclose(got, expected, rtol=1e-5, atol=1e-7):
+        return
+    both = "" if expected.ndim else f": expected {float(expected):.6g}, got {float(got):.6g}"
+    fail(function, f"{where} the values are off by up to {float((got - expected).abs().max()):.3g}{both}")
 
 
 def fail(function: Callable, problem: str):
