@@ -73,7 +73,7 @@ def test_every_measured_plan_is_a_click_away(fresh):
     for number, row in enumerate(fresh.evidence.rows):
         fresh.picture.clicked = [number, fresh.picture.clicked[1] + 1]
         assert fresh.plan == row.plan and "● " in fresh.readout.value
-        assert fresh.picture.here["x"] == fresh.scales.cost(row.plan).stored_bytes
+        assert fresh.picture.here["x"] == fresh.weigher.cost(row.plan).stored_bytes
 
 
 def test_what_cannot_be_had_is_said(fresh):
@@ -83,7 +83,7 @@ def test_what_cannot_be_had_is_said(fresh):
     assert fresh.plan == before
     fresh.budget.value = 250
     fresh.buttons["fits"].click()
-    assert fresh.message.value == "" and fresh.scales.cost(fresh.plan).stored_bytes < 250_000
+    assert fresh.message.value == "" and fresh.weigher.cost(fresh.plan).stored_bytes < 250_000
 
 
 def test_undo_redo_and_the_way_back(fresh):
@@ -130,7 +130,7 @@ def test_a_link_and_a_file_restore_everything(fresh):
 
 
 def test_one_layer_is_turned_alone_and_a_mixed_group_says_so(fresh):
-    panel, names = fresh.turning, fresh.scales.layers.groups["attention"]
+    panel, names = fresh.turning, fresh.weigher.layers.groups["attention"]
     panel.group.value = "attention"
     panel.layer.value = names[2]
     panel.bits.value = 8
@@ -159,7 +159,7 @@ def test_a_budget_is_filled_for_a_model_with_weights(fresh):
     filling, start = fresh.filling, fresh.plan
     assert filling.budget.label.endswith("24× smaller")
     filling.button.click()
-    stored, budget = fresh.scales.cost(fresh.plan).stored_bytes, filling.budget.value
+    stored, budget = fresh.weigher.cost(fresh.plan).stored_bytes, filling.budget.value
     assert fresh.message.value == "" and 0.95 * budget < stored <= budget
     assert "predicted to lose" in filling.note.value and fresh.plan != start
     filled = fresh.plan
@@ -176,7 +176,7 @@ def test_every_budget_on_the_slider_fits_something(fresh):
         for _, kilobytes in fresh.budget.options:
             fresh.budget.value = kilobytes
             fresh.buttons["fits"].click()
-            assert fresh.message.value == "" and fresh.scales.cost(fresh.plan).stored_bytes <= 1000 * kilobytes
+            assert fresh.message.value == "" and fresh.weigher.cost(fresh.plan).stored_bytes <= 1000 * kilobytes
 
 
 def test_a_shape_is_not_filled(fresh):

@@ -11,11 +11,11 @@ import ttqlib as ttq
 from tests.chapters import ROOT
 from tests.explore.models import BUILT, bare
 from ttqlib.explore import Machine, plan_cost
-from ttqlib.explore.app.costs import TRAINED, Scales
+from ttqlib.explore.app.costs import TRAINED, Weigher
 from ttqlib.explore.app.layers import CORES, FORMATS, Layers, Setting
 from ttqlib.explore.app.sources import known
 
-SCALES = {family: Scales(bare(family)) for family in BUILT}
+WEIGHERS = {family: Weigher(bare(family)) for family in BUILT}
 GROUPS = {
     "bert": {"words": 1, "positions": 1, "attention": 8, "feed-forward": 4, "heads": 2, "other tables": 1},
     "roberta": {"words": 1, "positions": 1, "attention": 8, "feed-forward": 4, "heads": 1, "other tables": 1},
@@ -29,7 +29,7 @@ SETTINGS = st.builds(Setting, st.sampled_from(FORMATS), st.integers(1, 9), st.sa
 def plans(draw):
     """A family, and a plan of it in which some layers have settings of their own."""
     family = draw(st.sampled_from(list(BUILT)))
-    layers = SCALES[family].layers
+    layers = WEIGHERS[family].layers
     chosen = {}
     for name in draw(st.lists(st.sampled_from(list(layers.all)), unique=True, max_size=6)):
         setting = draw(SETTINGS)
@@ -40,7 +40,7 @@ def plans(draw):
 
 @pytest.mark.parametrize("family", BUILT)
 def test_layers_are_grouped_by_what_they_are(family):
-    layers = SCALES[family].layers
+    layers = WEIGHERS[family].layers
     assert {group: len(names) for group, names in layers.groups.items()} == GROUPS[family]
     assert sorted(name for names in layers.groups.values() for name in names) == sorted(layers.all)
 
@@ -49,19 +49,19 @@ def test_layers_are_grouped_by_what_they_are(family):
 @given(plans())
 def test_a_cost_is_that_of_the_library_to_the_byte(case):
     family, plan = case
-    cost, other = SCALES[family].cost(plan), plan_cost(bare(family), plan)
+    cost, other = WEIGHERS[family].cost(plan), plan_cost(bare(family), plan)
     generation = len(bare(family).generation_config.to_json_string()) if bare(family).can_generate() else 0
     assert cost.stored_bytes == other.stored_bytes + generation  # of which the older function knows nothing
     assert cost.flops == other.flops
     compressed = ttq.compress_(bare(family), plan, init="random")
     assert cost.parameters == ttq.count_parameters(compressed)
-    assert sum(cost.layers.values()) == sum(cost.parts[group] for group in SCALES[family].layers.groups)
+    assert sum(cost.layers.values()) == sum(cost.parts[group] for group in WEIGHERS[family].layers.groups)
     assert cost.training_bytes == TRAINED * cost.parameters
 
 
 @pytest.mark.parametrize("family", BUILT)
 def test_a_cost_is_that_of_the_folder(family, tmp_path):
-    layers, model = SCALES[family].layers, BUILT[family]()
+    layers, model = WEIGHERS[family].layers, BUILT[family]()
     plan = layers.plan({}, 8)
     for number, names in enumerate(layers.groups.values()):
         form = [form for form in layers.formats(names) if form != "as the rest"][
@@ -69,7 +69,7 @@ def test_a_cost_is_that_of_the_folder(family, tmp_path):
         ]
         plan = layers.turned(plan, names, form=form, bits=1 + number, **({"rank": 3} if form in CORES else {}))
     ttq.save(ttq.compress_(model, plan, init="random"), tmp_path)
-    assert SCALES[family].cost(plan).stored_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert WEIGHERS[family].cost(plan).stored_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
 
 
 @settings(max_examples=40, phases=[Phase.generate])  # to make a failing plan smaller takes minutes
@@ -83,7 +83,7 @@ def test_a_plan_has_the_order_and_the_leftovers_of_the_library(case):
 
 @pytest.mark.parametrize(("family", "form", "bits"), list(product(BUILT, FORMATS, (1, 4, 32))))
 def test_a_setting_is_read_back(family, form, bits):
-    layers = SCALES[family].layers
+    layers = WEIGHERS[family].layers
     for name in layers.all:
         if form in layers.formats([name]):
             rank, width = (5 if form in CORES else None), 32 if form == "as the rest" else bits
@@ -92,7 +92,7 @@ def test_a_setting_is_read_back(family, form, bits):
 
 
 def test_a_turn_changes_one_thing_and_a_group_tells_where_it_is_mixed():
-    layers = SCALES["bert"].layers
+    layers = WEIGHERS["bert"].layers
     names = layers.groups["attention"]
     plan = layers.turned(layers.plan({}, 8), names, form="train of 2")
     assert layers.common(plan, names) == Setting("train of 2", 16, 32)
@@ -105,7 +105,7 @@ def test_a_turn_changes_one_thing_and_a_group_tells_where_it_is_mixed():
 
 
 def test_inputs_keep_their_quantizer():
-    layers, (name, *_) = SCALES["bert"].layers, SCALES["bert"].layers.groups["attention"]
+    layers, (name, *_) = WEIGHERS["bert"].layers, WEIGHERS["bert"].layers.groups["attention"]
     given_ = ttq.LayerPlan(ttq.TT(3), ttq.LSQ(2), ttq.DynamicActivation(8))
     plan = layers.turned(layers.plan({name: given_}, 8), [name], bits=4)
     assert plan.layers[name] == ttq.LayerPlan(ttq.TT(3), ttq.LSQ(4), ttq.DynamicActivation(8))
@@ -114,8 +114,8 @@ def test_inputs_keep_their_quantizer():
 def test_the_model_stays_as_it_is():
     model = bare("roberta")
     before = {name: (id(p), p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    scales = Scales(model)
-    scales.cost(scales.layers.turned(scales.layers.plan({}, 8), scales.layers.all, form="dense", bits=2))
+    weigher = Weigher(model)
+    weigher.cost(weigher.layers.turned(weigher.layers.plan({}, 8), weigher.layers.all, form="dense", bits=2))
     assert {name: (id(p), p.shape) for name, p in model.named_parameters(remove_duplicate=False)} == before
     assert not hasattr(model, "ttq_config") and "ParametrizedLinear" not in repr(model)
 
@@ -125,18 +125,18 @@ def rows(name):
 
 
 def test_memory_to_train_is_what_was_counted():
-    scales, kept = Scales(known()["atis"].bare()), [row for row in rows("memory") if row["task"] == "atis"]
+    weigher, kept = Weigher(known()["atis"].bare()), [row for row in rows("memory") if row["task"] == "atis"]
     assert len(kept) == 3
     for row in kept:
         plan = ttq.TTQConfig.from_dict(row["plan"] or ttq.TTQConfig().to_dict())
-        assert scales.cost(plan).training_bytes == row["metrics"]["kept_bytes"]["mean"]
+        assert weigher.cost(plan).training_bytes == row["metrics"]["kept_bytes"]["mean"]
 
 
 def test_foretold_times_compare_as_measured_ones_do():
-    scales = Scales(known()["bert-base"].bare())
-    trains = ttq.plan(scales.model, rank=30)
+    weigher = Weigher(known()["bert-base"].bare())
+    trains = ttq.plan(weigher.model, rank=30)
     machine = Machine(flops=200e9, bytes=20e9)
-    foretold = scales.cost(ttq.TTQConfig()).seconds(machine) / scales.cost(trains).seconds(machine)
+    foretold = weigher.cost(ttq.TTQConfig()).seconds(machine) / weigher.cost(trains).seconds(machine)
     took = {
         row["method"]: row["metrics"]["milliseconds"]["mean"]
         for row in rows("speed")

@@ -8,7 +8,7 @@ import pytest
 import ttqlib as ttq
 from tests.chapters import ROOT
 from ttqlib.explore.app import pages
-from ttqlib.explore.app.costs import Scales
+from ttqlib.explore.app.costs import Weigher
 from ttqlib.explore.app.evidence import MARKS, evidence_for
 from ttqlib.explore.app.measured import PRESETS, TASKS
 from ttqlib.explore.app.sources import known
@@ -22,7 +22,7 @@ TRAINED_FOR = 49  # bytes: "problem_type" of a model whose loss was computed
 def found():
     sources = known()
     return {
-        key: evidence_for(sources[key].task, RESULTS, Scales(sources[key].bare())) for key in ("atis", "minilm-sst2")
+        key: evidence_for(sources[key].task, RESULTS, Weigher(sources[key].bare())) for key in ("atis", "minilm-sst2")
     }
 
 
@@ -50,7 +50,7 @@ def test_what_fits_a_budget_and_what_is_nearest(slots):
     assert slots.best_within(100_000) is None
     row = slots.best_within(260_000)
     assert row.scores["validation"] == max(r.scores["validation"] for r in slots.rows if r.stored_bytes <= 260_000)
-    layers, smallest = slots.scales.layers, slots.smallest_within(1)
+    layers, smallest = slots.weigher.layers, slots.smallest_within(1)
     near = layers.turned(smallest.plan, layers.groups["heads"], bits=3)
     assert slots.nearest(near) is smallest and slots.nearest(smallest.plan) is smallest
 
@@ -62,7 +62,7 @@ def test_every_measured_plan_is_found_and_weighs_what_it_did(found, key):
         for row in evidence.rows:
             quality = evidence.quality(row.plan)
             assert quality.mark == "measured" and quality.row.plan == row.plan and quality.row.seeds >= row.seeds
-            more = evidence.scales.cost(row.plan).stored_bytes - row.stored_bytes
+            more = evidence.weigher.cost(row.plan).stored_bytes - row.stored_bytes
             assert more in (VERSIONED, VERSIONED - TRAINED_FOR, -TRAINED_FOR), more
 
 
@@ -75,7 +75,7 @@ def test_presets_are_rows_and_the_app_begins_with_one_of_three_seeds(found):
 
 
 def test_between_two_measured_ranks_it_interpolates(slots):
-    layers, rows = slots.scales.layers, {(r.rank, r.bits, r.stored_bytes): r for r in slots.rows}
+    layers, rows = slots.weigher.layers, {(r.rank, r.bits, r.stored_bytes): r for r in slots.rows}
     low, high = rows[8, 32, 1041035], rows[20, 32, 2358320]
     trains = [name for group in ("words", "attention", "feed-forward") for name in layers.groups[group]]
     quality = slots.quality(layers.turned(low.plan, trains, rank=16))
@@ -88,7 +88,7 @@ def test_between_two_measured_ranks_it_interpolates(slots):
 
 
 def test_near_measured_plans_it_predicts_with_its_usual_error_and_far_from_them_it_does_not(slots):
-    layers, row = slots.scales.layers, slots.smallest_within(1)
+    layers, row = slots.weigher.layers, slots.smallest_within(1)
     near = slots.quality(layers.turned(row.plan, layers.groups["heads"], bits=3))
     assert near.mark == "predicted" and near.error == slots.usual_error > 0
     assert 90 < near.value < 97
@@ -98,7 +98,7 @@ def test_near_measured_plans_it_predicts_with_its_usual_error_and_far_from_them_
 
 
 def test_most_single_moves_from_the_start_are_known(slots, record_property):
-    layers, start = slots.scales.layers, slots.preset(next(iter(PRESETS["atis"].values()))).plan
+    layers, start = slots.weigher.layers, slots.preset(next(iter(PRESETS["atis"].values()))).plan
     moves = [(group, {"bits": bits}) for group in layers.groups for bits in (1, 2, 3, 4)]
     moves += [(group, {"rank": rank}) for group in layers.groups for rank in (12, 16, 20, 30)]
     plans = [layers.turned(start, layers.groups[group], **how) for group, how in moves]

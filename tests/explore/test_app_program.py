@@ -13,7 +13,7 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 import ttqlib as ttq
 from tests.explore.models import SIZE
 from tests.explore.test_app_costs import SCALES, plans
-from ttqlib.explore.app.costs import Scales
+from ttqlib.explore.app.costs import Weigher
 from ttqlib.explore.app.program import plan_code, program
 from ttqlib.explore.app.sources import known, opened
 
@@ -39,9 +39,9 @@ def test_layers_that_stand_alike_share_a_line():
     assert plan_code(layers, plan).count("ttq.TT(") == 5 and r"layer\.(0)\.attention" in plan_code(layers, plan)
 
 
-def mixed(scales: Scales) -> ttq.TTQConfig:
+def mixed(weigher: Weigher) -> ttq.TTQConfig:
     """A plan that has everything: trains, a low rank, dense, 1 bit, one layer apart, one left to the rest."""
-    layers, groups = scales.layers, scales.layers.groups
+    layers, groups = weigher.layers, weigher.layers.groups
     plan = layers.turned(layers.plan({}, 8), groups["words"], form="low rank", rank=8, bits=4)
     for group in ("attention", "feed-forward"):
         plan = layers.turned(plan, groups[group], form="train of 2", rank=6, bits=2)
@@ -60,10 +60,10 @@ def run(text: str, folder: Path) -> tuple[int, int, dict]:
 
 def check(key: str, folder: Path) -> dict:
     source = opened(key)
-    scales = Scales(source.bare())
-    plan = mixed(scales)
-    size = scales.cost(plan).stored_bytes
-    text = program(source, scales.layers, plan, size)
+    weigher = Weigher(source.bare())
+    plan = mixed(weigher)
+    size = weigher.cost(plan).stored_bytes
+    text = program(source, weigher.layers, plan, size)
     said, written, names = run(text, folder)
     assert said == written == size and f"{size:,} bytes" in text
     assert names["config"] == plan and names["model"].ttq_config == plan

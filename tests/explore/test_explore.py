@@ -185,7 +185,7 @@ def test_a_stored_point_splits_the_error_and_counts_every_byte(rank, bits):
     assert point.errors["rank alone"] == pytest.approx(ttq.relative_error(weight, exact))
     assert point.errors["rounding alone"] == pytest.approx(ttq.relative_error(exact, rounded))
     assert point.errors["both"] == pytest.approx(ttq.relative_error(weight, rounded))
-    assert point.stored_bytes == sum(ceil(core.numel() * bits / 8) + 4 for core in train.cores)
+    assert point.stored_bytes == ceil(sum(core.numel() for core in train.cores) * bits / 8) + 4 * len(train.cores)
     assert point.ratio == 12 * 20 * 4 / point.stored_bytes
     assert f"{point.errors['both']:.1%}" in str(point) and f"{point.ratio:.0f}×" in str(point)
 

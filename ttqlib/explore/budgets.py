@@ -44,8 +44,8 @@ def budget_point(candidates: Candidates, allocation: Allocation, measured: float
     """
     rest = LayerPlan(quantize="rest")
     plans = {name: allocation.config.layers.get(name, rest) for name in candidates.layers}
-    sizes = {name: candidates.scale.weigh(name, plan)[0] for name, plan in plans.items()}
-    choices = {name: choice_in_words(plan, candidates.scale.rest) for name, plan in plans.items()}
+    sizes = {name: candidates.weigher.weigh(name, plan)[0] for name, plan in plans.items()}
+    choices = {name: choice_in_words(plan, candidates.weigher.rest) for name, plan in plans.items()}
     return BudgetPoint(sizes, choices, allocation.bytes, allocation.loss, measured)
 
 

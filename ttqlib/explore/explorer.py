@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.transforms import Bbox
 
 from .dress import Dress
 
@@ -50,7 +51,7 @@ class Explorer(widgets.VBox):
         self.hint.add_class("ttq-hint")
         if photograph:
             self.picture.add_class("ttq-photograph")
-        self._start, self._waits = self.values, False
+        self._start, self._waits, self._layout = self.values, False, None
         for control in self.controls.values():
             control.observe(self._redraw, "value")
         self.reset.on_click(self._back)
@@ -78,9 +79,19 @@ class Explorer(widgets.VBox):
             self.picture.value, self.readout.value = self._drawn()
 
     def _drawn(self) -> tuple[bytes, str]:
-        """The picture and the text. The figure is garbage at once: it never gets old enough to be hard to find."""
+        """The picture and the text. The figure is garbage at once: it never gets old enough to be hard to find.
+
+        A layout engine measures every text twice, which is half of the work: where the axes stood in the first picture
+        they stand in the next ones, unless something would be cut off there.
+        """
         figure, text = self.draw(**self.values)
-        return painted(figure), text
+        frame = _frame(figure)
+        if self._layout and self._layout[0] == frame and (picture := _painted_at(figure, self._layout[1])):
+            return picture, text
+        picture = painted(figure)
+        if self._layout is None and not _is_cut_off(figure):
+            self._layout = frame, [axes.get_position(original=True) for axes in figure.axes]
+        return picture, text
 
     def __repr__(self) -> str:
         # what a reader sees on a page that shows no widgets, and what nbval compares
@@ -113,6 +124,36 @@ def painted(figure: Figure) -> bytes:
     canvas.draw()
     imsave(image, np.asarray(canvas.buffer_rgba()), format="png")
     return image.getvalue()
+
+
+def _painted_at(figure: Figure, places: Sequence[Bbox]) -> bytes | None:
+    """The PNG of a figure whose axes stand at these places, or None where the edge would cut something off."""
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    for axes, place in zip(figure.axes, places, strict=True):
+        axes.set_position(place)
+    picture = painted(figure)
+    if not _is_cut_off(figure):
+        return picture
+    for axes in figure.axes:
+        axes.set_in_layout(True)  # which `set_position` ended
+    figure.set_layout_engine(engine)
+    return None
+
+
+def _frame(figure: Figure) -> tuple:
+    """What a layout depends on and can be told without measuring: two figures alike in it have room for each other."""
+    titles = [
+        text.count("\n") for axes in figure.axes for text in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
+    ]
+    return tuple(figure.get_size_inches()), titles, [len(legend.get_texts()) for legend in figure.legends]
+
+
+def _is_cut_off(figure: Figure) -> bool:
+    """Whether something that was drawn touches the edge of the picture."""
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    return any((edge != edge[0]).any() for edge in edges)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What a plan for a whole model costs, to the byte, and what has been measured of its accuracy."""
 
-import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
 from ..measures.report import report
@@ -16,6 +14,8 @@ from ..models.intent_slot import IntentSlotModel
 from ..plans.configs import TTQConfig
 from ..plans.groups import GROUPS, group_of
 from ..storage.checkpoint import description
+from ..storage.files import ANY_DIGEST
+from ..storage.rebuild import as_meta
 from ..storage.registration import PlanConfig
 from ..storage.stored import VERSION
 from ..surgery.compress import compress_
@@ -69,12 +69,11 @@ def plan_cost(model: PreTrainedModel, config: TTQConfig) -> PlanCost:
     Nothing is written and the model stays as it is. It may be on the meta device, and should be where many plans are
     asked for.
     """
-    bare = copy.deepcopy(model, {id(p): nn.Parameter(p.detach().to("meta")) for p in model.parameters()})
-    found = report(compress_(bare, config, init="random"), TOKENS)
+    found = report(compress_(as_meta(model), config, init="random"), TOKENS)
     parts = dict.fromkeys((*GROUPS, "rest", "files"), 0)
     for row in found.rows:
         parts["files" if row.layer == "header" else group_of(row.layer) or "rest"] += row.stored_bytes
-    saved = PlanConfig(digest=64 * "0", version=VERSION, **config.to_dict())  # any digest is as long
+    saved = PlanConfig(digest=ANY_DIGEST, version=VERSION, **config.to_dict())
     parts["files"] += len(description(model, saved).to_json_string().encode())
     return PlanCost(parts, found.total.flops)
 

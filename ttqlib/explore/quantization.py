@@ -123,7 +123,7 @@ def stored_point(layer: nn.Linear, rank: int, bits: int, rounded: Callable[[Tens
         "rounding alone": relative_error(exact, coarse),
         "both": relative_error(matrix, coarse),
     }
-    stored = sum((core.numel() * bits + 7) // 8 + 4 for core in cores)
+    stored = packed_bytes([(core.numel(), bits) for core in cores]) + 4 * len(cores)
     return StoredPoint(stored, matrix.numel() * 4 / stored, errors)
 
 

@@ -12,7 +12,7 @@ from ...plans.configs import TTQConfig
 from ..dress import Dress
 from ..explorer import WIDE, choice, garbage_waits, stops
 from . import pages
-from .costs import Scales
+from .costs import Weigher
 from .evidence import Evidence, Quality, evidence_for
 from .filling import Filling
 from .measured import PRESETS, Measured
@@ -164,18 +164,18 @@ class PlanApp(widgets.VBox):
         if key not in self._opened:
             self.message.value = "Reading the shapes …"
             source = opened(key)
-            scales = Scales(source.bare())
-            self._opened[key] = source, scales, evidence_for(source.task, self.results, scales)
+            weigher = Weigher(source.bare())
+            self._opened[key] = source, weigher, evidence_for(source.task, self.results, weigher)
             self.message.value = ""
 
     def _enter(self, key: str) -> None:
         """The page is for this model from now on."""
-        source, scales, found = self._opened[key]
-        self.source, self.scales, self.evidences = source, scales, found
+        source, weigher, found = self._opened[key]
+        self.source, self.weigher, self.evidences = source, weigher, found
         self.evidence: Evidence | None = found[0] if found else None
         self.start = self._first()
-        self.dense = self.scales.cost(TTQConfig())
-        self.turning = Turning(scales.layers, self.start, lambda plan: self._then(plan=plan))
+        self.dense = self.weigher.cost(TTQConfig())
+        self.turning = Turning(weigher.layers, self.start, lambda plan: self._then(plan=plan))
         self.panel.children = [self.turning]
         self.model.value = key if key in known() else OWN
         self.own.value = self.own.value if key in known() else key
@@ -188,7 +188,7 @@ class PlanApp(widgets.VBox):
         """What a model begins with: the plan of its first preset, or 8 bits everywhere."""
         if self.evidence and (row := self.evidence.preset(next(iter(PRESETS[self.source.task].values())))):
             return row.plan
-        layers = self.scales.layers
+        layers = self.weigher.layers
         return layers.turned(layers.plan({}, 8), layers.all, form="dense", bits=8)
 
     def _evidence_controls(self) -> None:
@@ -244,7 +244,7 @@ class PlanApp(widgets.VBox):
         self._then(plan=row.plan)
 
     def _filled(self, plan: TTQConfig) -> None:
-        self._then(plan=self.scales.layers.plan(plan.layers, plan.rest))
+        self._then(plan=self.weigher.layers.plan(plan.layers, plan.rest))
 
     def _then(self, **change) -> None:
         self._show(self.history.then(replace(self.history.now, **change)))
@@ -265,17 +265,17 @@ class PlanApp(widgets.VBox):
             self._enter(history.now.source)
         with garbage_waits():
             self.history = history
-            now, cost = history.now, self.scales.cost(history.now.plan)
+            now, cost = history.now, self.weigher.cost(history.now.plan)
             quality = self._quality(now.plan)
             dense = self.source.dense_bytes or self.dense.stored_bytes
             told = pages.quality_text(self.evidence, quality)
             self.readout.value = pages.summary(cost, (dense, self.dense), self.machine, told)
-            self.bars.value = pages.bars(self.scales.layers, now.plan, cost, self.dense)
+            self.bars.value = pages.bars(self.weigher.layers, now.plan, cost, self.dense)
             self.turning.show(now.plan)
             self._show_beside(now, (cost, told), dense)
             if self.evidence:
                 self.picture.here = pages.here(cost, quality)
-            self.taking.show(now, program(self.source, self.scales.layers, now.plan, cost.stored_bytes))
+            self.taking.show(now, program(self.source, self.weigher.layers, now.plan, cost.stored_bytes))
             enabled = {"undo": history.past, "redo": history.future, "swap": now.beside, "alone": now.beside}
             for name, able in enabled.items():
                 self.buttons[name].disabled = not able
@@ -284,9 +284,9 @@ class PlanApp(widgets.VBox):
         if now.beside is None:
             self.compared.value, self.picture.beside = "", {}
             return
-        cost, quality = self.scales.cost(now.beside), self._quality(now.beside)
+        cost, quality = self.weigher.cost(now.beside), self._quality(now.beside)
         pair = (here, (cost, pages.quality_text(self.evidence, quality)))
-        self.compared.value = pages.comparison(pair, differences(self.scales.layers, now.plan, now.beside), dense)
+        self.compared.value = pages.comparison(pair, differences(self.weigher.layers, now.plan, now.beside), dense)
         self.picture.beside = pages.here(cost, quality) if self.evidence else {}
 
     def _quality(self, plan: TTQConfig) -> Quality | None:

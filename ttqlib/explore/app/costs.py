@@ -18,7 +18,7 @@ from ...measures.report import report
 from ...measures.roofline import Machine, layer_work
 from ...plans.configs import LayerPlan, TTQConfig
 from ...storage.checkpoint import description
-from ...storage.files import DIGEST, Spec, module_bytes
+from ...storage.files import ANY_DIGEST, DIGEST, Spec, module_bytes
 from ...storage.registration import PlanConfig
 from ...storage.stored import VERSION, expected
 from ...surgery.compress import compress_
@@ -26,7 +26,7 @@ from .layers import Layers
 
 TOKENS = 128  # of the sentence whose FLOPs and time are counted
 TRAINED = 16  # bytes for each float32 parameter that AdamW trains: itself, its gradient, two averages
-METADATA = {DIGEST: 64 * "0", "format": "pt"}  # any digest is as long
+METADATA = {DIGEST: ANY_DIGEST, "format": "pt"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cost:
         return sum(machine.seconds(layer_work(n, m, TOKENS, rank)) for n, m, rank in self.products)
 
 
-class Scales:
+class Weigher:
     """Weighs plans of one model, which lies on the meta device and stays as it is.
 
     Equal to what `report` and a written folder say, and tested against both; a hundred times faster, because a plan

@@ -10,7 +10,7 @@ from statistics import median
 
 from ...measures.results import Results
 from ...plans.configs import TT, TTM, LayerPlan, TTQConfig
-from .costs import Scales
+from .costs import Weigher
 from .measured import TASKS, Measured, Task, measured
 
 MARKS = {  # what each means; the words stand in the page
@@ -40,8 +40,8 @@ class Evidence:
     split of choices.
     """
 
-    def __init__(self, task: Task, rows: Sequence[Measured], scales: Scales):
-        self.task, self.rows, self.scales = task, tuple(rows), scales
+    def __init__(self, task: Task, rows: Sequence[Measured], weigher: Weigher):
+        self.task, self.rows, self.weigher = task, tuple(rows), weigher
         self.usual_error  # noqa: B018  weighs every measured plan now, so that the first move is as quick as the others
 
     @cached_property
@@ -90,7 +90,7 @@ class Evidence:
 
     def _place(self, plan: TTQConfig) -> tuple[float, ...]:
         """Where a plan lies among others: log₂ of the bytes of each group."""
-        parts = self.scales.cost(plan).parts
+        parts = self.weigher.cost(plan).parts
         return tuple(math.log2(size + 1) for name, size in parts.items() if name != "files")
 
     @cached_property
@@ -187,10 +187,10 @@ def _without(plan: TTQConfig, dimension: str) -> tuple[str, int | None]:
     return (text(TTQConfig(left, plan.rest)), value) if isinstance(value, int) else ("", None)
 
 
-def evidence_for(key: str | None, folder: Path, scales: Scales) -> tuple[Evidence, ...]:
+def evidence_for(key: str | None, folder: Path, weigher: Weigher) -> tuple[Evidence, ...]:
     """What was measured of a model for each of the metrics of its task, from the results in a folder."""
     if key is None:
         return ()
     results = Results.read(folder / ("atis.json" if key == "atis" else "glue.json"))
     results = Results([row for row in results.rows if row["task"] == key])
-    return tuple(Evidence(task, measured(task, results, scales.layers), scales) for task in TASKS[key])
+    return tuple(Evidence(task, measured(task, results, weigher.layers), weigher) for task in TASKS[key])
