@@ -50,6 +50,21 @@ UNEQUAL = {
 }
 ONE_STACK = "must be one stack of equal layers with a number config.num_hidden_layers"
 TWO_TOWERS = {**dict.fromkeys(("distil layers", "distil logits"), ONE_STACK), **OTHER_INPUTS}
+REASONS = {  # what the page says of a refusal, by the words of its message
+    UNRECORDED[
+        "distil layers"
+    ]: "Its attention does not go through transformers' `AttentionInterface`: no map is recorded.",
+    OTHER_INPUTS["export_onnx"]: "Exported are models that read `input_ids` alone.",
+    TWO_STACKS["distil layers"]: "Encoder-decoders cannot be distilled.",
+    XLNET["bfloat16"]: "transformers makes some of its parameters without a dtype: loading would make them float32.",
+    XLNET["export_onnx"]: "Beside its logits it answers its memories, for which a graph has no place.",
+    RECURRENT["export_onnx"]: "Its graph would be for texts of one length only.",
+    MAMBA["calibration"]: "It reads the weight of a layer and does not call it: calibration sees no outputs.",
+    UNEQUAL[
+        "distil layers"
+    ]: "Layers are matched in one stack of equal layers with a number `config.num_attention_heads`.",
+    ONE_STACK: "Only one stack of equal layers, with a number `config.num_hidden_layers`, can be distilled.",
+}
 
 
 @dataclass(frozen=True)

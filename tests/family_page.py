@@ -12,7 +12,7 @@ from pathlib import Path
 
 import transformers
 
-from tests.families import FAMILIES, GROUPS, Family
+from tests.families import FAMILIES, GROUPS, REASONS, Family
 from tests.family_steps import STEPS, expected, fits, outcome
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -22,9 +22,10 @@ OPENING = """\
 
 Every row is a class of `transformers`, made small and random; every column is a step of this library. The table is
 written by `python -m tests.family_page --write` from `tests/families.py`, and `tests/test_families.py` tries every
-cell: a ✓ is a step that works, a number is one that is refused, in one line and before anything changes, for the
-reason below. A refusal that becomes works fails the test as well. An empty cell is a step that the model has not.
-An export takes ten seconds: of those that work `make test` tries three, and `python -m tests.family_page` tries all.
+cell but most exports: a ✓ is a step that works, a number is one that is refused, in one line and before anything
+changes, for the reason below. A refusal that begins to work fails the test as well. An empty cell is a step that the
+model has not. An export takes ten seconds: of those that work `make test` tries three, and
+`python -m tests.family_page` tries all.
 """
 
 
@@ -37,7 +38,7 @@ def page() -> str:
         lines += ["", f"## {heading}", "", f"| {' | '.join(['model', *STEPS])} |", f"|---{'|:-:' * len(STEPS)}|"]
         lines += [f"| {' | '.join([family.name, *_marks(family, reasons)])} |" for family in families]
     lines += ["", "## Why a step is refused", ""]
-    lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    lines += [f"{number}. {REASONS[reason]}" for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, ""])
 
 

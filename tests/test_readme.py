@@ -117,6 +117,7 @@ def test_the_page_on_own_models_quotes_the_rows():
     schedules = [percent(quick, start="calibrated", schedule=name) for name in names]
     crossed = [percent(long, rank=rank, bits=bits, inputs="crossed") for rank, bits in ((48, 3), (36, 2), (112, 3))]
     plain = percent(long, rank=48, bits=3, inputs="sentences")
+    low_rank = percent(headline.STUDENT, bits=3, sides=1)
     page = (ROOT / "docs" / "own_model.md").read_text(encoding="utf-8")
     for words in (
         "{:.1f} % calibrated, {:.1f} % from the weights alone, {:.1f} % from random cores".format(*starts),
@@ -124,7 +125,23 @@ def test_the_page_on_own_models_quotes_the_rows():
         f"labels alone {schedules[-1]:.1f} %",
         f"rank 48: 46×, {teacher - crossed[0]:.1f} points behind",
         f"88×, {teacher - crossed[1]:.1f} points behind",
+        f"one core a\nside, do as well at 50×, {low_rank:.1f} % over three seeds",
         f"{crossed[0]:.1f} % with crossed copies of the sentences (three seeds), {plain:.1f} % without (one seed)",
     ):
         assert words in page, words
     assert crossed[2] >= teacher  # "not behind"
+
+
+def test_the_plan_on_that_page_is_the_rows_and_as_small_as_it_says():
+    rows = json.loads((ROOT / "data" / "results" / "glue.json").read_text(encoding="utf-8"))["rows"]
+    row = headline.pick(rows, **headline.STUDENT, rank=48, bits=3)
+    page = (ROOT / "docs" / "own_model.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    with torch.device("meta"):
+        names = {"ttq": ttq, "model": BertForSequenceClassification(BertConfig(**sizes))}
+    exec(block, names)
+    assert names["config"].layers == ttq.TTQConfig.from_dict(row["plan"]).layers and names["config"].rest == 8
+    dense = ttq.report(names["model"]).total.stored_bytes
+    small = ttq.report(ttq.compress_(names["model"], names["config"])).total.stored_bytes
+    assert f"this plan gives {dense / small:.0f}×" in page
