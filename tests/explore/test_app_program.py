@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 
 import ttqlib as ttq
 from tests.explore.models import SIZE
-from tests.explore.test_app_costs import SCALES, plans
+from tests.explore.test_app_costs import WEIGHERS, plans
 from ttqlib.explore.app.costs import Weigher
 from ttqlib.explore.app.program import plan_code, program
 from ttqlib.explore.app.sources import known, opened
@@ -25,13 +25,13 @@ ROBERTA = RobertaConfig(**SIZE, max_position_embeddings=20, architectures=["Robe
 @given(plans())
 def test_the_lines_of_a_plan_make_it(case):
     family, plan = case
-    layers, made = SCALES[family].layers, {}
+    layers, made = WEIGHERS[family].layers, {}
     exec(plan_code(layers, plan), {"ttq": ttq, "model": layers.model}, made)
     assert made["config"] == plan
 
 
 def test_layers_that_stand_alike_share_a_line():
-    layers = SCALES["bert"].layers
+    layers = WEIGHERS["bert"].layers
     plan = layers.turned(layers.plan({}, 8), layers.groups["attention"], form="train of 2", rank=3, bits=2)
     code = plan_code(layers, plan)
     assert code.count("ttq.TT(") == 4 and r"layer\.\d+\.attention" in code
