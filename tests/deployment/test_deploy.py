@@ -253,6 +253,7 @@ def test_a_word_gets_the_label_of_its_first_token(exports):
         assert answer["slots"] == [model.config.slots[n] for n in logits["slot_logits"][0, first].argmax(-1)]
     assert len(tokenizer(TEXTS[2])["input_ids"]) > 2 + len(TEXTS[2].split())  # some words are of several tokens
     assert predictor.predict([text.split() for text in TEXTS]) == found
+    assert predictor.predict([iter(text.split()) for text in TEXTS]) == found  # read once
     assert predictor.predict(["", "list fares"]) == [{"intent": ANY, "slots": []}, found[1]]
 
 

@@ -203,7 +203,9 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert runs.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-9"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[:2] == ["checkpoint-20", "checkpoint-9"]
+    assert [name.rpartition("-")[0] for name in names[2:]] == ["unfinished-checkpoint-40", "unfinished-checkpoint-60"]
     assert runs.last_checkpoint(tmp_path / "nowhere") is None
 
 

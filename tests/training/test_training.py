@@ -114,9 +114,12 @@ def test_a_checkpoint_that_a_kill_has_cut_off_is_passed_over(tmp_path):
     cut_off = tmp_path / "checkpoint-99"
     cut_off.mkdir()
     (cut_off / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "checkpoint-mine").mkdir()  # no number: nobody's business
     resumed = trainer(tmp_path)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.state.global_step and not cut_off.exists()
+    assert resumed.state.global_step and not cut_off.exists() and (tmp_path / "checkpoint-mine").is_dir()
+    (aside,) = tmp_path.glob("unfinished-checkpoint-99-*")  # and nothing is lost
+    assert (aside / "model.safetensors").read_bytes() == b"half"
     with refused(ValueError, "No valid checkpoint found"):
         trainer(tmp_path / "empty").train(resume_from_checkpoint=True)
 

@@ -143,12 +143,12 @@ class Predictor:
             raise ValueError("this export has no tokenizer: ttq.export_onnx(model, folder, tokenizer) puts one in")
         if isinstance(texts, str | Mapping) or not len(texts):
             raise ValueError(f"texts must be a list of at least one text, got {texts!r}")
+        if self._by_word:
+            texts = [_words(text) for text in texts]
         for number, text in enumerate(texts):
-            if not self._is_text(text):
+            if not _is_text(text, self._by_word):
                 kinds = "a string or a list of words" if self._by_word else "a string or a pair of strings"
                 raise ValueError(f"text {number} must be {kinds}, got {text!r}")
-        if self._by_word:
-            texts = [text.split() if isinstance(text, str) else list(text) for text in texts]
         encodings = self._tokenizer.encode_batch(list(texts), is_pretokenized=self._by_word)
         for number, encoding in enumerate(encodings):
             if len(encoding.ids) > self.max_length:
@@ -157,15 +157,6 @@ class Predictor:
                     "Predictor(folder, truncate=True) cut it, or export with a larger max_length"
                 )
         return list(texts), encodings
-
-    def _is_text(self, text) -> bool:
-        """Whether the tokenizer reads it: a string without half characters, or words, or a pair, of such strings."""
-        several = isinstance(text, Iterable if self._by_word else tuple | list) and (self._by_word or len(text) == 2)
-        parts = [text] if isinstance(text, str) else list(text) if several else [None]
-        try:
-            return all(isinstance(part, str) and part.encode() is not None for part in parts)
-        except UnicodeEncodeError:
-            return False
 
     def _answers(self, texts: Sequence[Text], encodings: Sequence, probabilities: bool) -> Iterator[dict]:
         length = max(len(encoding.ids) for encoding in encodings)
@@ -225,3 +216,20 @@ def _of_format_1(config: dict, path: Path) -> dict:
     )
     number = len(config["labels"].get("logits", ())) == 1  # as transformers takes it
     return {**config, "format": SETTINGS.format, "problem_type": NUMBER if number else ONE_LABEL}
+
+
+def _words(text):
+    """The words of a text, or what is no text as it came."""
+    return text.split() if isinstance(text, str) else list(text) if isinstance(text, Iterable) else text
+
+
+def _is_text(text, by_word: bool) -> bool:
+    """Whether a tokenizer reads it: a string, some words or a pair of strings, none with half a character."""
+    parts = [text] if isinstance(text, str) else text
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        return False
+    try:
+        "".join(parts).encode()
+    except UnicodeEncodeError:
+        return False
+    return by_word or isinstance(text, str) or len(parts) == 2

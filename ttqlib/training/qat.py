@@ -1,6 +1,6 @@
 """Training with quantizers: a `transformers.Trainer` whose checkpoints keep what packing drops."""
 
-import shutil
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +19,19 @@ SHARDED = "FSDP and DeepSpeed cannot train quantizers here: start one process a 
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, if any; newer ones, of a training that was killed, go."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+    """The newest checkpoint that was written to its end, if any.
+
+    Newer ones, of a training that was killed, are renamed: the Trainer would count them among those that it keeps.
+    """
+    numbers = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    for checkpoint in sorted(
+        (path for path in numbers if numbers[path].isdecimal()), key=lambda path: -int(numbers[path])
+    ):
         with suppress(OSError, ValueError):
             TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))  # the Trainer writes this file last
             return str(checkpoint)
-        shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
+        with suppress(OSError):  # another process may be at it too
+            checkpoint.rename(folder / f"unfinished-{checkpoint.name}-{secrets.token_hex(4)}")
     return None
 
 
