@@ -81,8 +81,8 @@ class Explorer(widgets.VBox):
     def _drawn(self) -> tuple[bytes, str]:
         """The picture and the text. The figure is garbage at once: it never gets old enough to be hard to find.
 
-        A layout engine measures every text twice before anything is drawn: where the axes stood in the first picture they
-        stand in the next ones, unless something would be cut off there.
+        A layout engine measures every text twice before anything is drawn. So where the axes stood in the first picture
+        they stand in the next ones, unless something would be cut off there.
         """
         figure, text = self.draw(**self.values)
         frame = _frame(figure)
