@@ -10,12 +10,14 @@ pages say, with the same bits, group, windows and, where it trains, steps. What 
 codes, and what it keeps for each group.
 
 To set such an environment up: python -m pip install --no-deps auto-round==0.16.1 py-cpuinfo neural_compressor_pt==3.10
-prettytable hqq==0.2.8.post1 termcolor gguf, beside what ttqlib has.
+prettytable hqq==0.2.8.post1 termcolor gguf llama-cpp-python, beside what ttqlib has (the last one is built from its
+source, which takes five minutes and asks for a compiler and cmake).
 """
 
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +184,58 @@ def ggml(name: str) -> Callable:
     return convert
 
 
+def llama_cpp(name: str) -> Callable:
+    """A mix of types by llama.cpp's own quantizer, which takes others where a row is no multiple of 256."""
+
+    def convert(model: PreTrainedModel, tokenizer, job: Job) -> tuple[nn.Module, float]:
+        import gguf
+        import llama_cpp
+
+        layers = linear_layers(model)
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
+        with TemporaryDirectory() as scratch:
+            source, made = (Path(scratch) / f"{end}.gguf" for end in ("float", name))
+            write_gguf(model, names, source)
+            how = llama_cpp.llama_model_quantize_default_params()
+            how.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
+            if llama_cpp.llama_model_quantize(str(source).encode(), str(made).encode(), how):
+                raise RuntimeError(f"llama.cpp did not quantize to {name}")
+            tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(made).tensors}
+            taken = {path: tensors[f"{names.get_name(path)}.weight"] for path in layers}
+            for path, layer in layers.items():
+                weight = gguf.quants.dequantize(taken[path].data, taken[path].tensor_type)
+                layer.weight.data = torch.tensor(weight).reshape(layer.weight.shape)
+            model.types = Counter(tensor.tensor_type.name for tensor in taken.values())
+            stored = sum(int(tensor.n_bytes) for tensor in taken.values())
+        return model, 8 * stored / sum(layer.weight.numel() for layer in layers.values())
+
+    return convert
+
+
+def write_gguf(model: PreTrainedModel, names, path: Path) -> None:
+    """A Llama's weights in float32, and what llama.cpp's quantizer asks of their shapes.
+
+    Rows of query and key stay in the order of transformers: whoever quantizes row by row does not mind.
+    """
+    import gguf
+
+    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    for key, weight in model.named_parameters():  # a table that both ends share stands here once
+        writer.add_tensor(f"{names.get_name(key.removesuffix('.weight'))}.weight", weight.detach().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 PEERS = {
     "auto-round": Peer(auto_round, trains=True),
     "hqq": Peer(hqq, looks=False),
@@ -195,6 +249,9 @@ PEERS = {
     "gguf-q4_1": Peer(ggml("Q4_1"), looks=False, only=(4, 32)),
     "gguf-q5_0": Peer(ggml("Q5_0"), looks=False, only=(5, 32)),
     "gguf-q8_0": Peer(ggml("Q8_0"), looks=False, only=(8, 32)),
+    "gguf-q4_k_m": Peer(llama_cpp("Q4_K_M"), looks=False, only=(5, 256)),  # by what SmolLM2's rows get: see llama_cpp
+    "gguf-q3_k_m": Peer(llama_cpp("Q3_K_M"), looks=False, only=(4, 256)),
+    "gguf-q2_k": Peer(llama_cpp("Q2_K"), looks=False, only=(4, 256)),
 }
 
 
@@ -203,6 +260,8 @@ PEERS = {
 
 def converted(name: str, model: PreTrainedModel, tokenizer, job: Job, python: str) -> tuple[PreTrainedModel, int]:
     """The model with a peer's weights, and how many bytes fewer than float32 they take as the peer would store them.
+
+    Its `types` say how many layers have which, where a peer takes several.
 
     Raises:
         RuntimeError: the peer failed; the message ends with the last lines that it wrote.
@@ -218,9 +277,10 @@ def converted(name: str, model: PreTrainedModel, tokenizer, job: Job, python: st
         run = subprocess.run([python, __file__, name, folder], capture_output=True, text=True)
         if run.returncode:
             raise RuntimeError(f"{name} failed: " + "\n".join((run.stdout + run.stderr).splitlines()[-15:]))
-        per_weight = json.loads((folder / "report.json").read_text(encoding="utf-8"))["bits_per_weight"]
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         load_model(model, folder / "weights.safetensors")
-    return model, round(count * (32 - per_weight) / 8)
+    model.types = report["types"]
+    return model, round(count * (32 - report["bits_per_weight"]) / 8)
 
 
 def work(name: str, folder: Path) -> None:
@@ -233,7 +293,8 @@ def work(name: str, folder: Path) -> None:
     made, bits = PEERS[name].convert(model, AutoTokenizer.from_pretrained(folder / "model"), job)
     weights = {key: tensor for key, tensor in made.state_dict().items() if key in tied and "lm_head" not in key}
     save_file({key: tensor.float().contiguous() for key, tensor in weights.items()}, folder / "weights.safetensors")
-    (folder / "report.json").write_text(json.dumps({"bits_per_weight": bits}), encoding="utf-8")
+    report = {"bits_per_weight": bits, "types": getattr(made, "types", {})}
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tests.families import FAMILIES, SPECIAL, VOCABULARY
 from ttqlib.allocation.budgets import COSTS, RULES
 from ttqlib.allocation.choices import form
 from ttqlib.allocation.gauss_newton import uses
+from ttqlib.allocation.rivals import RULES as RIVALS
 from ttqlib.allocation.versions import LinearVersions, TableVersions
 from ttqlib.plans.configs import LayerPlan
 from ttqlib.plans.planning import recipe_for
@@ -179,6 +180,22 @@ def test_the_knapsack_predicts_no_more_than_its_rivals_and_less_for_more_bytes()
     assert losses == sorted(losses, reverse=True) and losses[0] > 10 * losses[-1]
     assert all(one.bytes <= budget for front in fronts.values() for one, budget in zip(front, budgets))
     assert fronts["knapsack"][1].loss < 0.8 * fronts["uniform"][1].loss  # it is worth the while
+
+
+@pytest.mark.parametrize("rule", RIVALS)
+def test_rivals_round_the_head_too_where_the_rest_leaves_no_room(rule, tmp_path):
+    torch.manual_seed(0)
+    config = copy.deepcopy(bert().config)
+    config.num_labels = 500  # whose head is most of the model
+    model = type(bert())(config).eval()
+    found = ttq.measure_candidates(model, batches()[:1], bits=(2, 8), ranks=(1, 2))
+    head = found.weigher.weigh("classifier", LayerPlan(quantize="rest"))[0]
+    tight, wide = ttq.allocation_front(found, [found.range[0] + head // 2, found.range[0] + 2 * head], rule=rule)
+    assert tight.config.layers["classifier"].quantize.bits == 2 and "classifier" not in wide.config.layers
+    assert set(tight.config.layers) == set(found.layers)
+    assert tight.bytes <= found.range[0] + head // 2
+    made = ttq.compress_(model, tight.config, calibration=batches())
+    assert size_on_disk(made, tmp_path) == tight.bytes
 
 
 def test_the_inverse_takes_the_fewest_bytes():

@@ -169,6 +169,46 @@ def test_a_peer_runs_in_a_process_of_its_own(tmp_path):
     assert torch.equal(made.lm_head.weight, model.lm_head.weight)
 
 
+STAND_IN = """import gguf  # for llama_cpp: all matrices as Q8_0, but one as Q5_0
+
+LLAMA_FTYPE_MOSTLY_Q4_K_M = 15
+llama_model_quantize_default_params = type("Settings", (), {})
+
+def llama_model_quantize(source, made, settings):
+    assert settings.ftype == LLAMA_FTYPE_MOSTLY_Q4_K_M
+    reader, writer = gguf.GGUFReader(source.decode()), gguf.GGUFWriter(made.decode(), "llama")
+    assert reader.fields["llama.attention.head_count_kv"].contents() == 2
+    for tensor in reader.tensors:
+        if tensor.data.ndim == 1:
+            writer.add_tensor(tensor.name, tensor.data)
+            continue
+        kind = gguf.GGMLQuantizationType["Q5_0" if "ffn_down" in tensor.name else "Q8_0"]
+        writer.add_tensor(tensor.name, gguf.quants.quantize(tensor.data, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return 0
+"""
+
+
+def test_what_llama_cpp_took_for_each_layer_is_counted(tmp_path, monkeypatch):
+    """The quantizer itself takes five minutes to build, so a stand-in writes the file."""
+    (tmp_path / "llama_cpp.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    model, windows = small_model(), torch.zeros(2, 8, dtype=torch.long)
+    job = peers.Job(5, 256, 1, 1, windows)
+    made, spared = peers.converted("gguf-q4_k_m", small_model(), ttq.word_tokenizer([WORDS]), job, teq.sys.executable)
+    layers, number = peers.linear_layers(model), model.config.num_hidden_layers
+    assert made.types == {"Q8_0": 6 * number, "Q5_0": number}
+    of_type = {"Q8_0": 8.5, "Q5_0": 5.5}
+    kept = {name: of_type["Q5_0" if "down" in name else "Q8_0"] for name in layers}
+    assert spared == round(sum(layer.weight.numel() * (32 - kept[name]) / 8 for name, layer in layers.items()))
+    for name, layer in layers.items():
+        error = (made.get_submodule(name).weight - layer.weight).abs().max() / layer.weight.abs().max()
+        assert (0.01 < error < 0.1) if "down" in name else 0 < error < 0.01
+
+
 def test_a_peer_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no-such-peer failed"):
         job = peers.Job(4, 32, 1, 1, torch.zeros(2, 8, dtype=torch.long))

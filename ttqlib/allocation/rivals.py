@@ -1,7 +1,8 @@
 """Other ways to spend a budget, to compare with: the same for every layer, or by the loss of truncation alone.
 
 Both give low ranks to the layers that `plan` would give trains to, of equal bits everywhere, and leave heads, positions
-and all else to the rest. Of the numbers of bits they take the one that is predicted to lose least.
+and all else to the rest. Where a budget has no room for that, heads and positions are matrices of those bits, too. Of
+the numbers of bits they take the one that is predicted to lose least.
 """
 
 import re
@@ -69,26 +70,32 @@ def _largest(candidates: Candidates, budget: int, quantization: float, ranks: Ra
     Raises:
         ValueError: not even rank 1 fits.
     """
-    found = []
-    for bits in sorted({one.plan.quantize.bits for some in candidates.layers.values() for one in some if _is_low(one)}):
-        least, most = 0.0, 1.0
-        if _weight(candidates, bits, ranks(least)) > budget:
-            continue
-        for _ in range(HALVINGS):
-            middle = (least + most) / 2
-            fits = _weight(candidates, bits, ranks(middle)) <= budget
-            least, most = (middle, most) if fits else (least, middle)
-        found.append(_config(candidates, bits, ranks(least)))
-    if not found:
-        raise ValueError(f"no rank for all layers fits budget_bytes={budget:,}: give more, or the rule 'knapsack'")
-    return min(found, key=lambda config: candidates.loss(config, quantization))
+    possible = sorted({one.plan.quantize.bits for some in candidates.layers.values() for one in some if _is_low(one)})
+    for others in (False, True):
+        made = [_filled(candidates, budget, bits, ranks, others) for bits in possible]
+        if found := [config for config in made if config is not None]:
+            return min(found, key=lambda config: candidates.loss(config, quantization))
+    raise ValueError(f"no rank for all layers fits budget_bytes={budget:,}: give more, or the rule 'knapsack'")
+
+
+def _filled(candidates: Candidates, budget: int, bits: int, ranks: Ranks, others: bool) -> TTQConfig | None:
+    """With the largest share that fits; None where not even rank 1 does."""
+    least, most = 0.0, 1.0
+    if _weight(candidates, bits, ranks(least), others) > budget:
+        return None
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        fits = _weight(candidates, bits, ranks(middle), others) <= budget
+        least, most = (middle, most) if fits else (least, middle)
+    return _config(candidates, bits, ranks(least), others)
 
 
 def _is_low(one) -> bool:
     return one.plan.format is not None and one.plan.quantize != "float"
 
 
-def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> TTQConfig:
+def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int], others: bool) -> TTQConfig:
+    """With `others`, what `plan` leaves to the rest gets the same number of bits."""
     skeleton, plans = candidates.weigher.skeleton, {}
     for name in plan(skeleton, bits=bits).layers:
         layer, low = skeleton.get_submodule(name), candidates.left_over.get(name, ())
@@ -96,12 +103,15 @@ def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> TTQC
             plans[name] = LayerPlan(form(layer, "low rank", ranks[name]), recipe_for(bits, "tensor"))
         else:  # a rank that saves nothing
             plans[name] = LayerPlan(quantize=recipe_for(bits, "channel"))
+    if others:
+        left = [name for name in candidates.layers if name not in plans]
+        plans |= {name: LayerPlan(quantize=recipe_for(bits, "channel")) for name in left}
     return candidates.config(plans)
 
 
-def _weight(candidates: Candidates, bits: int, ranks: Mapping[str, int]) -> int:
+def _weight(candidates: Candidates, bits: int, ranks: Mapping[str, int], others: bool) -> int:
     """The bytes of a plan, by sums: at most a few too many."""
-    config, weigher = _config(candidates, bits, ranks), candidates.weigher
+    config, weigher = _config(candidates, bits, ranks, others), candidates.weigher
     rest = LayerPlan(quantize="rest")
     plans = {name: config.layers.get(name, rest) for name in candidates.layers}
     return candidates.fixed + sum(weigher.weigh(name, made)[0] for name, made in plans.items())
