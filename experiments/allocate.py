@@ -42,7 +42,7 @@ from ttqlib.allocation.budgets import RULES
 from ttqlib.allocation.choices import KINDS
 from ttqlib.surgery.calibration import placed
 
-CALIBRATION = 512  # training rows that losses are measured on, and that ranks are spent by
+CALIBRATION = 512  # training rows that ranks are cut by, and rows of the other split that losses are measured on
 SPREAD = (1.0, 0.72, 0.52)  # of the ratios of --predict: bytes within a factor of two
 DISTURBED = ((1.0, 0), (1.0, 1), (2.0, 2), (2.0, 3))  # plans of --predict that are not the best: noise, and its seed
 
@@ -106,12 +106,23 @@ class Spending:
 
     @property
     def calibration(self) -> list[dict]:
-        rows = first(self.data.encoded["train"].shuffle(seed=0), CALIBRATION)
+        return self.batches(first(self.data.encoded["train"].shuffle(seed=0), CALIBRATION))
+
+    def unseen(self, half: int) -> list[dict]:
+        """A half of the rows that choices are made on: losses are measured on the first, checked on the second.
+
+        Of rows that it has learned by heart the float model is sure, so that nothing seems to cost it anything: ATIS'
+        intents were given rank 1, and 78 % of them were right.
+        """
+        rows = self.data.encoded[self.scored[0]].shuffle(seed=0)
+        return self.batches(first(rows.shard(2, half), CALIBRATION))
+
+    def batches(self, rows) -> list[dict]:
         return list(DataLoader(rows, batch_size=64, collate_fn=self.data.collate))
 
     def candidates(self, student: PreTrainedModel) -> ttq.Candidates:
         kinds, bits = self.settings.kinds.split(","), [int(number) for number in self.settings.core_bits.split(",")]
-        return ttq.measure_candidates(student, self.calibration, kinds=kinds, bits=bits)
+        return ttq.measure_candidates(student, self.unseen(0), kinds=kinds, bits=bits)
 
     def spend(self, student: PreTrainedModel, settings) -> ttq.TTQConfig:
         """The plan of a rule, at the bytes of the uniform one."""
@@ -127,9 +138,7 @@ class Spending:
     @torch.no_grad()
     def divergence(self, model: PreTrainedModel, other: PreTrainedModel) -> float:
         """KL(model ‖ other) of all logits, summed as the prediction does it, on rows that nothing was fitted to."""
-        rows = self.data.encoded[self.scored[0]]
-        batches = DataLoader(first(rows, CALIBRATION), batch_size=64, collate_fn=self.data.collate)
-        here = (placed(batch, model) for batch in batches)
+        here = (placed(batch, model) for batch in self.unseen(1))
         pairs = ((model.eval()(**batch), other.eval()(**batch), batch["attention_mask"].bool()) for batch in here)
         return float(np.mean([_divergence(*pair) for pair in pairs]))
 

@@ -17,13 +17,13 @@ source, which takes five minutes and asks for a compiler and cmake).
 import json
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from gguf_types import by_llama_cpp, in_type
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -170,70 +170,17 @@ def plain(model: nn.Module) -> nn.Module:
 
 def ggml(name: str) -> Callable:
     """A type of llama.cpp's files, as the package gguf quantizes it."""
-
-    def convert(model: PreTrainedModel, tokenizer, job: Job) -> tuple[nn.Module, float]:
-        import gguf
-
-        kind = gguf.GGMLQuantizationType[name]
-        for layer in linear_layers(model).values():
-            codes = gguf.quants.quantize(layer.weight.detach().numpy(), kind)
-            layer.weight.data = torch.tensor(gguf.quants.dequantize(codes, kind))
-        size, stored = gguf.GGML_QUANT_SIZES[kind]
-        return model, 8 * stored / size
-
-    return convert
+    return lambda model, tokenizer, job: (model, in_type(linear_layers(model), name))
 
 
 def llama_cpp(name: str) -> Callable:
-    """A mix of types by llama.cpp's own quantizer, which takes others where a row is no multiple of 256."""
+    """A mix of types by llama.cpp's own quantizer."""
 
     def convert(model: PreTrainedModel, tokenizer, job: Job) -> tuple[nn.Module, float]:
-        import gguf
-        import llama_cpp
-
-        layers = linear_layers(model)
-        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
-        with TemporaryDirectory() as scratch:
-            source, made = (Path(scratch) / f"{end}.gguf" for end in ("float", name))
-            write_gguf(model, names, source)
-            how = llama_cpp.llama_model_quantize_default_params()
-            how.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
-            if llama_cpp.llama_model_quantize(str(source).encode(), str(made).encode(), how):
-                raise RuntimeError(f"llama.cpp did not quantize to {name}")
-            tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(made).tensors}
-            taken = {path: tensors[f"{names.get_name(path)}.weight"] for path in layers}
-            for path, layer in layers.items():
-                weight = gguf.quants.dequantize(taken[path].data, taken[path].tensor_type)
-                layer.weight.data = torch.tensor(weight).reshape(layer.weight.shape)
-            model.types = Counter(tensor.tensor_type.name for tensor in taken.values())
-            stored = sum(int(tensor.n_bytes) for tensor in taken.values())
-        return model, 8 * stored / sum(layer.weight.numel() for layer in layers.values())
+        bits, model.types = by_llama_cpp(model, linear_layers(model), name)
+        return model, bits
 
     return convert
-
-
-def write_gguf(model: PreTrainedModel, names, path: Path) -> None:
-    """A Llama's weights in float32, and what llama.cpp's quantizer asks of their shapes.
-
-    Rows of query and key stay in the order of transformers: whoever quantizes row by row does not mind.
-    """
-    import gguf
-
-    config, writer = model.config, gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    for key, weight in model.named_parameters():  # a table that both ends share stands here once
-        writer.add_tensor(f"{names.get_name(key.removesuffix('.weight'))}.weight", weight.detach().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 PEERS = {
@@ -249,7 +196,7 @@ PEERS = {
     "gguf-q4_1": Peer(ggml("Q4_1"), looks=False, only=(4, 32)),
     "gguf-q5_0": Peer(ggml("Q5_0"), looks=False, only=(5, 32)),
     "gguf-q8_0": Peer(ggml("Q8_0"), looks=False, only=(8, 32)),
-    "gguf-q4_k_m": Peer(llama_cpp("Q4_K_M"), looks=False, only=(5, 256)),  # by what SmolLM2's rows get: see llama_cpp
+    "gguf-q4_k_m": Peer(llama_cpp("Q4_K_M"), looks=False, only=(5, 256)),  # by what SmolLM2 gets: see by_llama_cpp
     "gguf-q3_k_m": Peer(llama_cpp("Q3_K_M"), looks=False, only=(4, 256)),
     "gguf-q2_k": Peer(llama_cpp("Q2_K"), looks=False, only=(4, 256)),
 }
