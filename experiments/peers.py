@@ -208,7 +208,7 @@ PEERS = {
 def converted(name: str, model: PreTrainedModel, tokenizer, job: Job, python: str) -> tuple[PreTrainedModel, int]:
     """The model with a peer's weights, and how many bytes fewer than float32 they take as the peer would store them.
 
-    Its `types` say how many layers have which, where a peer takes several.
+    `types` in its config say how many layers have which, where a peer takes several.
 
     Raises:
         RuntimeError: the peer failed; the message ends with the last lines that it wrote.
@@ -226,7 +226,7 @@ def converted(name: str, model: PreTrainedModel, tokenizer, job: Job, python: st
             raise RuntimeError(f"{name} failed: " + "\n".join((run.stdout + run.stderr).splitlines()[-15:]))
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         load_model(model, folder / "weights.safetensors")
-    model.types = report["types"]
+    model.config.types = report["types"]  # which goes to disk with the model
     return model, round(count * (32 - report["bits_per_weight"]) / 8)
 
 

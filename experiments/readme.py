@@ -146,7 +146,8 @@ def teq_table(rows: list[dict]) -> str:
         if row["split"] == "manual":
             beside, size = other.get(_recipe(row)), f"{row['stored_bytes'] / 1e6:.0f} MB"
             scores = [_perplexity(one) if one else "" for one in (row, beside)]
-            lines.append([*_recipe(row)[::-1], *scores, size, len(row["seeds"])])
+            method = row["method"] + (", no step" if row["settings"].get("steps") == 0 else "")
+            lines.append([method, *_recipe(row)[1::-1], *scores, size, len(row["seeds"])])
     return _table(
         ["SmolLM2-135M", "group", "bits", "perplexity, manual", "docstrings", "bytes", "seeds"],
         lines,
@@ -179,7 +180,8 @@ def _recipe(row: dict) -> tuple:
 
 
 def _perplexity(row: dict) -> str:
-    return _mean(row["metrics"]["perplexity"]).removesuffix(" %")
+    mean = row["metrics"]["perplexity"]["mean"]
+    return f"{mean:,.0f}" if mean > 1000 else _mean(row["metrics"]["perplexity"]).removesuffix(" %")
 
 
 def training_table(rows: list[dict]) -> str:

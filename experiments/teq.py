@@ -221,7 +221,7 @@ class Teq(Study):
 
     def score(self, model: nn.Module, split: str, start) -> dict[str, float]:
         with parametrize.cached():  # or every batch would quantize all weights again
-            types = {f"layers_of_{name}": count for name, count in getattr(model, "types", {}).items()}
+            types = {f"layers_of_{name}": count for name, count in getattr(model.config, "types", {}).items()}
             return {"perplexity": ttq.perplexity(model, windows(split).held_out)} | types
 
     def stored_bytes(self, settings: Compression, model: nn.Module, folder: Path) -> int:

@@ -200,7 +200,7 @@ def test_what_llama_cpp_took_for_each_layer_is_counted(tmp_path, monkeypatch):
     job = peers.Job(5, 256, 1, 1, windows)
     made, spared = peers.converted("gguf-q4_k_m", small_model(), ttq.word_tokenizer([WORDS]), job, teq.sys.executable)
     layers, number = peers.linear_layers(model), model.config.num_hidden_layers
-    assert made.types == {"Q8_0": 6 * number, "Q5_0": number}
+    assert made.config.types == {"Q8_0": 6 * number, "Q5_0": number}
     of_type = {"Q8_0": 8.5, "Q5_0": 5.5}
     kept = {name: of_type["Q5_0" if "down" in name else "Q8_0"] for name in layers}
     assert spared == round(sum(layer.weight.numel() * (32 - kept[name]) / 8 for name, layer in layers.items()))
