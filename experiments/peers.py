@@ -10,8 +10,8 @@ pages say, with the same bits, group, windows and, where it trains, steps. What 
 codes, and what it keeps for each group.
 
 To set such an environment up: python -m pip install --no-deps auto-round==0.16.1 py-cpuinfo neural_compressor_pt==3.10
-prettytable hqq==0.2.8.post1 termcolor gguf llama-cpp-python, beside what ttqlib has (the last one is built from its
-source, which takes five minutes and asks for a compiler and cmake).
+prettytable hqq==0.2.8.post1 termcolor gguf llama-cpp-python==0.3.36 diskcache, beside what ttqlib has. llama-cpp-python
+is built from its source, which takes five minutes and asks for a compiler and cmake.
 """
 
 import json

@@ -10,6 +10,7 @@ import headline
 import pytest
 import readme
 import results
+import tables
 
 import ttqlib as ttq
 
@@ -150,10 +151,10 @@ def stored(name: str) -> list[dict]:
 
 
 def all_stored() -> dict[str, list[dict]]:
-    return {name: stored(name) for name in readme.TABLES}
+    return {name: stored(name) for name in tables.TABLES}
 
 
-@pytest.mark.parametrize("changed", readme.TABLES)
+@pytest.mark.parametrize("changed", tables.TABLES)
 def test_pages_show_what_the_result_files_hold(changed):
     rows = all_stored()
     as_they_are = {path: path.read_text(encoding="utf-8") for path in (readme.README, readme.RESULTS)}
@@ -237,7 +238,7 @@ def test_the_table_of_atis_has_the_test_rows_alone_by_size():
         {**ROW, "method": "dense", "rank": None, "settings": {}, "ratio": 1.0, "metrics": scores(97, 92)},
         {**ROW, "split": "validation", "ratio": 5.0, "metrics": scores(99, 99)},
     ]
-    assert lines(readme.atis_table(rows)) == [
+    assert lines(tables.atis_table(rows)) == [
         ["dense", "random", "", "32, 32", "1×", "97.0 %", "92.0 %", "1"],
         ["tt", "dense", "4, heads 3", "2, heads 5, positions 4, 8", "412×", "95.9 ± 0.3 %", "90.1 ± 0.3 %", "3"],
     ]
@@ -258,7 +259,7 @@ def test_a_student_is_measured_against_the_teacher_of_its_own_task():
         {**student, "task": "rte", "settings": {**made, "hold_out": "sentences"}},
     ]
     how = ["4, 9", "svd", "top down", "rows", "50", "20×"]
-    assert lines(readme.glue_table(rows)) == [
+    assert lines(tables.glue_table(rows)) == [
         ["rte", "dense", "32", *[""] * 5, "1×", "60.0 %", "", "1"],
         ["rte", "tt", "32", *how, "58.0 ± 1.0 %", "2.0", "1"],
         ["sst2", "dense", "32", *[""] * 5, "1×", "91.5 %", "", "1"],
@@ -284,7 +285,7 @@ def test_the_table_of_layers_names_the_dense_layer_of_the_same_size():
         timed("tt", 15, 2, 128, task="embedding", **both),
         timed("tt", 1, 9, task="linear"),  # forward alone is another table's
     ]
-    table = readme.speed_table(rows)
+    table = tables.speed_table(rows)
     assert lines(table) == [
         ["linear", "4", "71×", "5.0× ± 0.0", "64 → 16 MiB"],
         ["embedding", "4", "10×", "2.0× ± 0.0", "512 → 128 MiB"],
@@ -295,7 +296,7 @@ def test_the_table_of_layers_names_the_dense_layer_of_the_same_size():
 def test_the_table_of_training_steps_has_nothing_else():
     step = {"split": "training step", "task": "atis"}
     rows = [timed("dense", 812.6, 1, **step), timed("tt", 232.2, 3.5, **step), timed("tt", 1, 9, task="linear")]
-    assert lines(readme.training_table(rows)) == [
+    assert lines(tables.training_table(rows)) == [
         ["atis", "dense", "32", "813", ""],
         ["atis", "tt", "32", "232", "3.5× ± 0.0"],
     ]
@@ -312,7 +313,7 @@ def test_the_tables_of_whole_models_have_a_line_a_machine_and_one_of_sizes():
     ]
     alone = timed("dense, kept", 70, 1, task="bert 1×128", split="forward, own process", stored_bytes=sizes["dense"])
     slow = {**alone, "method": "dense", "metrics": timed("", 90, 1)["metrics"]}
-    table = readme.inference_table([*rows, alone, slow])
+    table = tables.inference_table([*rows, alone, slow])
     shared, own = table.split("| forward pass")[1:]
     head = "| forward pass" + shared
     assert head.splitlines()[0] == "| forward pass, random weights | dense | fused |"
