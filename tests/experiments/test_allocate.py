@@ -55,6 +55,22 @@ def test_predictions_are_rows_and_so_is_their_agreement(tmp_path, monkeypatch, c
     assert "rank correlation" in capsys.readouterr().out
 
 
+def test_losses_are_measured_and_checked_on_rows_that_nothing_was_trained_on(tmp_path, monkeypatch):
+    """On rows that it has learned the float model is so sure that no error seems to cost anything."""
+    study = allocate.AllocatedGlue(*runs.parse(allocate.AllocatedGlue, [*TOLD, "--runs", str(tmp_path)]))
+
+    def sentences(batches) -> set:
+        return {tuple(ids[ids > 0].tolist()) for batch in batches for ids in batch["input_ids"]}
+
+    held, train = (sentences(study.batches(study.data.encoded[split])) for split in (study.scored[0], "train"))
+    measured, checked = sentences(study.unseen(0)), sentences(study.unseen(1))
+    assert measured | checked == held and not measured & checked and not held & train and len(held) > 1
+    seen = []
+    monkeypatch.setattr(ttq, "measure_candidates", lambda student, batches, **_: seen.append(sentences(batches)))
+    study.candidates(None)
+    assert seen == [measured]
+
+
 def test_the_float_run_of_atis_is_that_of_its_own_script(tmp_path):
     told = ["--task", "flights", "--runs", str(tmp_path)]
     settings, _ = runs.parse(allocate.AllocatedAtis, [*told, "--ratio", "300", "--epochs", "40"])
