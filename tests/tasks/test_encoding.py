@@ -132,3 +132,28 @@ def test_a_word_that_is_cut_off_or_dropped_is_missed_and_shifts_no_other():
     slots, scores = seen(length=5)  # noon is cut off, so that no date is found whole
     assert slots == [[*labels[:3], None], ["O", None, *labels[1:3], None]]
     assert scores == {"intent_accuracy": 100, "slot_f1": pytest.approx(50)}
+
+
+@pytest.mark.parametrize("side", ("right", "left"))
+def test_slots_stay_under_their_words_whichever_side_the_tokenizer_pads(side):
+    words = ["to", "oslo", "monday", "noon"]
+    tokenizer = pieces(*words)
+    tokenizer.padding_side = side
+    long = {"input_ids": [5, 6, 7, 8], "attention_mask": [1] * 4, "slot_labels": [0, 1, -100, 2], "intent_labels": 1}
+    short = {"input_ids": [9], "attention_mask": [1], "slot_labels": [3], "intent_labels": 0}
+    batch = ttq.IntentSlotCollator(tokenizer)([long, short])
+    pad = tokenizer.pad_token_id
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[5, 6, 7, 8], [9, pad, pad, pad]],
+        "attention_mask": [[1, 1, 1, 1], [1, 0, 0, 0]],
+        "slot_labels": [[0, 1, -100, 2], [3, -100, -100, -100]],
+        "intent_labels": [1, 0],
+    }
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused_with_what_to_do():
+    tokenizer = pieces("oslo")
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="no pad_token: set one"):
+        ttq.IntentSlotCollator(tokenizer)

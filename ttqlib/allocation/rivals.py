@@ -7,7 +7,10 @@ the numbers of bits they take the one that is predicted to lose least.
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import e, log, sqrt
+
+from torch import nn
 
 from ..plans.configs import LayerPlan, TTQConfig
 from ..plans.planning import plan, recipe_for
@@ -37,14 +40,21 @@ def by_truncation(candidates: Candidates, budget: int, quantization: float) -> T
     groups: dict[str, list[str]] = {}
     for name in candidates.left_over:
         groups.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    price = {name: _price(candidates.weigher.skeleton.get_submodule(name)) for name in candidates.left_over}
+
+    def rank(name: str, share: float) -> int:
+        return min(len(candidates.left_over[name]) - 1, max(1, int(share / price[name])))
+
+    def truncated(name: str, share: float) -> float:
+        return max(e, sqrt(float(candidates.left_over[name][rank(name, share)])))  # of e the logarithm is 1
 
     def ranks(share: float) -> dict[str, int]:
         found = {}
         for names in groups.values():
-            weights = {name: 1 / log(_truncated(candidates, name, share)) for name in names}
+            weights = {name: 1 / log(truncated(name, share)) for name in names}
             for name, weight in weights.items():
                 taken = (1 - share) * len(names) * weight / sum(weights.values())
-                found[name] = _rank(candidates, name, 1 - taken)
+                found[name] = rank(name, 1 - taken)
         return found
 
     return _largest(candidates, budget, quantization, ranks)
@@ -53,15 +63,9 @@ def by_truncation(candidates: Candidates, budget: int, quantization: float) -> T
 RULES = {"uniform": uniform, "truncation": by_truncation}
 
 
-def _truncated(candidates: Candidates, name: str, share: float) -> float:
-    """What truncation at a share of the numbers loses of a layer's outputs; at least e, whose logarithm is 1."""
-    return max(e, sqrt(float(candidates.left_over[name][_rank(candidates, name, share)])))
-
-
-def _rank(candidates: Candidates, name: str, share: float) -> int:
-    """The rank at which a layer has this share of its numbers."""
-    layer, most = candidates.weigher.skeleton.get_submodule(name), len(candidates.left_over[name]) - 1
-    return min(most, max(1, int(share * layer.weight.numel() / numbers_of(layer, form(layer, "low rank", 1)))))
+def _price(layer: nn.Module) -> float:
+    """The share of a layer's numbers that each rank takes."""
+    return numbers_of(layer, form(layer, "low rank", 1)) / layer.weight.numel()
 
 
 def _largest(candidates: Candidates, budget: int, quantization: float, ranks: Ranks) -> TTQConfig:
@@ -80,38 +84,41 @@ def _largest(candidates: Candidates, budget: int, quantization: float, ranks: Ra
 
 def _filled(candidates: Candidates, budget: int, bits: int, ranks: Ranks, others: bool) -> TTQConfig | None:
     """With the largest share that fits; None where not even rank 1 does."""
-    least, most = 0.0, 1.0
-    if _weight(candidates, bits, ranks(least), others) > budget:
+    spread, least, most = _Spread(candidates, bits, others), 0.0, 1.0
+    if spread.bytes(ranks(least)) > budget:
         return None
     for _ in range(HALVINGS):
         middle = (least + most) / 2
-        fits = _weight(candidates, bits, ranks(middle), others) <= budget
+        fits = spread.bytes(ranks(middle)) <= budget
         least, most = (middle, most) if fits else (least, middle)
-    return _config(candidates, bits, ranks(least), others)
+    return spread.config(ranks(least))
 
 
 def _is_low(one) -> bool:
     return one.plan.format is not None and one.plan.quantize != "float"
 
 
-def _config(candidates: Candidates, bits: int, ranks: Mapping[str, int], others: bool) -> TTQConfig:
-    """With `others`, what `plan` leaves to the rest gets the same number of bits."""
-    skeleton, plans = candidates.weigher.skeleton, {}
-    for name in plan(skeleton, bits=bits).layers:
-        layer, low = skeleton.get_submodule(name), candidates.left_over.get(name, ())
-        if name in ranks and ranks[name] < len(low):
-            plans[name] = LayerPlan(form(layer, "low rank", ranks[name]), recipe_for(bits, "tensor"))
-        else:  # a rank that saves nothing
-            plans[name] = LayerPlan(quantize=recipe_for(bits, "channel"))
-    if others:
-        left = [name for name in candidates.layers if name not in plans]
-        plans |= {name: LayerPlan(quantize=recipe_for(bits, "channel")) for name in left}
-    return candidates.config(plans)
+class _Spread:
+    """Plans of one number of bits; with `others`, what `plan` leaves to the rest gets as many."""
 
+    def __init__(self, candidates: Candidates, bits: int, others: bool):
+        self.candidates, self.bits = candidates, bits
+        self.planned = dict.fromkeys(plan(candidates.weigher.skeleton, bits=bits).layers)
+        self.matrices = self.planned | dict.fromkeys(candidates.layers) if others else self.planned
+        self.weight = cache(lambda name, rank: candidates.weigher.weigh(name, self.plan(name, rank))[0])
 
-def _weight(candidates: Candidates, bits: int, ranks: Mapping[str, int], others: bool) -> int:
-    """The bytes of a plan, by sums: at most a few too many."""
-    config, weigher = _config(candidates, bits, ranks, others), candidates.weigher
-    rest = LayerPlan(quantize="rest")
-    plans = {name: config.layers.get(name, rest) for name in candidates.layers}
-    return candidates.fixed + sum(weigher.weigh(name, made)[0] for name, made in plans.items())
+    def config(self, ranks: Mapping[str, int]) -> TTQConfig:
+        return self.candidates.config({name: self.plan(name, ranks.get(name)) for name in self.matrices})
+
+    def bytes(self, ranks: Mapping[str, int]) -> int:
+        """Those of a plan, by sums: at most a few too many."""
+        return self.candidates.fixed + sum(self.weight(name, ranks.get(name)) for name in self.candidates.layers)
+
+    def plan(self, name: str, rank: int | None) -> LayerPlan:
+        """A rank that saves nothing leaves a matrix."""
+        if name not in self.matrices:
+            return LayerPlan(quantize="rest")
+        if name in self.planned and rank is not None and rank < len(self.candidates.left_over.get(name, ())):
+            layer = self.candidates.weigher.skeleton.get_submodule(name)
+            return LayerPlan(form(layer, "low rank", rank), recipe_for(self.bits, "tensor"))
+        return LayerPlan(quantize=recipe_for(self.bits, "channel"))

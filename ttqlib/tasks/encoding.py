@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from .records import SLOTS, UNSEEN, labelled, text_columns
@@ -117,21 +116,28 @@ def _numbers(names: Sequence[str]):
 
 
 class IntentSlotCollator:
-    """Makes a batch of B encoded rows, with T tokens in the longest: inputs padded by the tokenizer, all as tensors.
+    """Makes a batch of B encoded rows, with T tokens in the longest: all as tensors, padded at the end.
 
     `input_ids`, `attention_mask` and `slot_labels`, padded by −100, are (B, T); `intent_labels` are (B,).
+
+    Raises:
+        ValueError: the tokenizer has no token to pad with.
     """
 
     def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+        if tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer has no pad_token: set one, any token will do")
+        self.padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "slot_labels": NO_LABEL}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
-        inputs = [{key: row[key] for key in ("input_ids", "attention_mask")} for row in rows]
-        batch = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
-        slots = [torch.tensor(row["slot_labels"]) for row in rows]
-        batch["slot_labels"] = pad_sequence(slots, batch_first=True, padding_value=NO_LABEL)
-        batch["intent_labels"] = torch.tensor([row["intent_labels"] for row in rows])
-        return batch
+        batch = {key: _padded([row[key] for row in rows], filler) for key, filler in self.padding.items()}
+        return batch | {"intent_labels": torch.tensor([row["intent_labels"] for row in rows])}
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Rows of unequal length as one tensor, (B, T)."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
 
 
 @torch.no_grad()
