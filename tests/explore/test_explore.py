@@ -273,3 +273,31 @@ def test_no_search_for_garbage_delays_a_redraw():
     with pytest.raises(ValueError, match="too large"):
         explorer.controls["size"].value = 2
     assert searching == [False] * 3 and gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("top", "ticks"), [(8, ["1", "2", "5"]), (1000, ["1", "10", "100", "1000"])], ids=["few decades", "many decades"]
+)
+def test_a_moving_picture_has_few_ticks_and_plain_numbers_on_them(top, ticks):
+    drawn = []
+
+    def draw(size: int):
+        drawn.append(ttq.plots.lines({"a": {1: 1, top: top}}, "x", "y", x_scale="log"))
+        return drawn[-1], ""
+
+    ttq.explore.Explorer({"size": widgets.IntSlider(0, 0, 2)}, draw, hint="Try 2.")
+    for axis in (drawn[0].axes[0].xaxis, drawn[0].axes[0].yaxis):
+        low, high = axis.get_view_interval()
+        labels = [tick.label1.get_text() for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert labels == ticks and len(axis.get_minorticklocs()) == 0
+
+
+def test_ticks_that_a_figure_has_chosen_stay():
+    drawn = []
+
+    def draw(size: int):
+        drawn.append(ttq.plots.error_against({"a": {3: 0.5, 30: 0.1}}))
+        return drawn[-1], ""
+
+    ttq.explore.Explorer({"size": widgets.IntSlider(0, 0, 2)}, draw, hint="Try 2.")
+    assert [text.get_text() for text in drawn[0].axes[0].get_xticklabels()] == ["3", "30"]

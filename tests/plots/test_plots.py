@@ -128,7 +128,8 @@ def test_a_pipeline_has_a_box_a_step_and_an_arrow_between_neighbours():
 def test_a_quantized_histogram_shows_levels_clipping_and_errors():
     weights = torch.tensor([-3.0, -1.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0])
     axes, beside = ttq.plots.quantized_histogram(weights, 0.5, 2, {"rounding": 0.02, "clipping": 0.3}).axes
-    assert [line.get_xdata()[0] for line in axes.get_lines()] == [-1.0, -0.5, 0.0, 0.5]
+    (levels,) = axes.collections
+    assert [line[:, 0].tolist() for line in levels.get_segments()] == [[x, x] for x in (-1.0, -0.5, 0.0, 0.5)]
     (histogram, left, right) = axes.patches
     shares, edges, _ = histogram.get_data()
     assert sum(shares) == pytest.approx(1) and max(shares) == pytest.approx(3 / 8)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from .dress import Dress
@@ -17,6 +18,7 @@ from .dress import Dress
 ROOM = "calc(100% - 4px)"  # what the margins of ipywidgets leave of a row
 WIDE = {"width": ROOM, "max_width": "52em"}
 RESET = "Back to the start"
+FEW_DECADES = 300  # the ratio of an axis' ends up to which each decade has three ticks
 
 
 class Explorer(widgets.VBox):
@@ -85,6 +87,7 @@ class Explorer(widgets.VBox):
         they stand in the next ones, unless something would be cut off there.
         """
         figure, text = self.draw(**self.values)
+        _thin_out_ticks(figure)
         frame = _frame(figure)
         if self._layout and self._layout[0] == frame and (picture := _painted_at(figure, self._layout[1])):
             return picture, text
@@ -139,6 +142,16 @@ def _painted_at(figure: Figure, places: Sequence[Bbox]) -> bytes | None:
         axes.set_in_layout(True)  # which `set_position` ended
     figure.set_layout_engine(engine)
     return None
+
+
+def _thin_out_ticks(figure: Figure) -> None:
+    """A tick costs a millisecond at every move, and a logarithmic axis has dozens: 1, 2 and 5 of a decade will do."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_minor_locator(), LogLocator):  # what draws the figure has not chosen other ticks
+            low, high = sorted(axis.get_view_interval())
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
 
 
 def _frame(figure: Figure) -> tuple:

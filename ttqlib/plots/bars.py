@@ -64,10 +64,11 @@ def bars_beside(panels: Mapping[str, Mapping[str, float]]) -> Figure:
 def labelled_bars(values: Mapping[str, float], texts: Sequence[str], x_label: str, most: float) -> Figure:
     """One horizontal bar a label on a scale from 0 to beyond `most`, with a text of its own at its end."""
     figure, axes = one_panel(6.8, 0.22 * len(values) + 0.8)
-    drawn = axes.barh(list(values), list(values.values()), 0.7, color="lightsteelblue", edgecolor="black")
-    axes.bar_label(drawn, texts, padding=3, fontsize=8)
+    axes.barh(list(values), list(values.values()), 0.7, color="lightsteelblue", edgecolor="black")
+    for place, (value, text) in enumerate(zip(values.values(), texts, strict=True)):
+        axes.text(value + most / 100, place, text, fontsize=8, va="center")  # `bar_label` takes three times as long
     axes.set(xlim=(0, 1.25 * most), xlabel=x_label)
-    axes.tick_params("y", labelsize=8)
+    axes.tick_params("y", labelsize=8, left=False)
     axes.invert_yaxis()
     return figure
 
@@ -87,8 +88,7 @@ def quantized_histogram(weights: Tensor, step: float, bits: int, errors: Mapping
     axes.stairs(shares, torch.linspace(-reach, reach, 122), fill=True, color="lightsteelblue")
     for left, right in ((-reach, min(max(levels[0], -reach), reach)), (min(levels[-1], reach), reach)):
         axes.axvspan(left, right, facecolor="none", edgecolor="grey", hatch="//", linewidth=0)
-    for level in levels:
-        axes.axvline(level, color="black", linewidth=1.5 if bits < 5 else 0.5)
+    axes.vlines(levels, 0, 1, "black", linewidth=1.5 if bits < 5 else 0.5, transform=axes.get_xaxis_transform())
     axes.set(xlim=(-reach, reach), xlabel="weight (hatched: clipped)", ylabel="share of the weights")
     if largest > reach:
         count = int((weights.abs() > reach).sum())

@@ -125,7 +125,7 @@ def trade_offs(panels: Mapping, x_label: str, controls=(), ring: Mapping | None 
             axes.errorbar(x, y, [sd or 0 for sd in spread], label=label, ecolor="grey", capsize=3, **style)
         axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
         axes.set_yscale("function", functions=(lambda y: -np.log10(101 - np.minimum(y, 100)), lambda t: 101 - 10**-t))
-        (low, high), ticks = axes.get_ylim(), (0, 30, 50, 60, 70, 80, 85, *range(90, 101))
+        (low, high), ticks = axes.get_ylim(), (0, 50, 70, 80, 86, 90, 92, 94, 96, 97, 98, 99, 100)
         axes.set(ylim=(low, high), yticks=[tick for tick in ticks if low <= tick <= high])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}×")
