@@ -37,7 +37,10 @@ TIMED = {  # the line → the program of end_to_end.json that has its accuracy, 
     "one bit, five of six layers, low-rank words": "one bit",
 }
 SCORES = ("intent_accuracy", "slot_f1", "accuracy")
-TASKS = {"atis": "ATIS, test", **dict.fromkeys(("glue", "xtc", "end_to_end"), "SST-2, validation")}
+TASKS = {
+    **dict.fromkeys(("atis", "allocate"), "ATIS, test"),
+    **dict.fromkeys(("glue", "xtc", "end_to_end"), "SST-2, validation"),
+}
 TASKS |= {"speed": "BERT-base, random weights"}
 NOTE = (
     "ATIS: intent accuracy, slot F1 (± standard deviation over three seeds). SST-2: accuracy; one seed where no "
@@ -47,6 +50,7 @@ NOTE = (
 )
 FAMILIES = {"tt": "trains", "tt-qat": "trains", "narrow": "narrow", "narrow-qat": "narrow"}
 FAMILIES |= {"svd": "low-rank products", "svd-qat": "low-rank products", "xtc": "one bit (XTC)"}
+FAMILIES |= {"uniform-qat": "low-rank products", "allocated-qat": "chosen by ttq.allocate"}
 
 
 def pick(rows: list[dict], **said) -> dict:
@@ -88,8 +92,8 @@ def points(rows: dict[str, list[dict]]) -> dict[str, dict[str, list[tuple[float,
     """
     atis, sst2 = pick(rows["atis"], **DENSE), pick(rows["glue"], **{**STUDENT, "method": "dense", "inputs": None})
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {"ATIS": {}, "SST-2": {}}
-    for row in rows["atis"]:
-        if row["split"] == "test" and row["method"] in FAMILIES:
+    for row in [*rows["atis"], *rows["allocate"]]:
+        if row["task"] == "atis" and row["split"] == "test" and row["method"] in FAMILIES:
             panels["ATIS"].setdefault(FAMILIES[row["method"]], []).append((row["ratio"], _behind(row, atis)))
     for row in [*rows["glue"], *rows["xtc"]]:
         wanted = {**STUDENT, "steps": 3000}
@@ -102,9 +106,9 @@ def points(rows: dict[str, list[dict]]) -> dict[str, dict[str, list[tuple[float,
 def picture(rows: dict[str, list[dict]]) -> Figure:
     """Two panels: points behind the dense model against how many times fewer bytes."""
     figure, panels = side_by_side(2, 9.0, 3.7, layout=None, sharey=True)
-    figure.subplots_adjust(0.08, 0.27, 0.98, 0.9, 0.06)
+    figure.subplots_adjust(0.08, 0.3, 0.98, 0.9, 0.06)
     looks = {"trains": ("o", 7, "tab:orange"), "low-rank products": ("s", 12, "none"), "narrow": ("^", 7, "white")}
-    looks["one bit (XTC)"] = ("D", 6, "tab:blue")
+    looks |= {"one bit (XTC)": ("D", 6, "tab:blue"), "chosen by ttq.allocate": ("P", 8, "tab:green")}
     titles = ("ATIS, test: worse of intent and slot F1", "SST-2, validation: accuracy")
     for axes, title, families in zip(panels, titles, points(rows).values()):
         axes.plot(1, 0, "*", ms=14, color="black", label="dense")
@@ -121,7 +125,7 @@ def picture(rows: dict[str, list[dict]]) -> Figure:
     panels[1].plot(*zip(*PAPER_SST2.items()), "X", ms=8, color="grey", mec="black", label="the paper's, from BERT-base")
     panels[0].set_ylabel("points behind dense")
     figure.legend(
-        *panels[1].get_legend_handles_labels(), loc="lower center", ncols=6, columnspacing=1.2, handletextpad=0.3
+        *panels[1].get_legend_handles_labels(), loc="lower center", ncols=4, columnspacing=1.2, handletextpad=0.3
     )
     return figure
 

@@ -118,10 +118,10 @@ def timed(shape: Shape, works: Mapping[str, list[Work]]) -> dict[str, dict[str, 
     before = this_machine()
     took = interleaved_medians({name: forward(shape, name, "cpu") for name in works}, rounds=TURNS, warmup=1)
     after = this_machine()
-    machine = Machine((before.flops + after.flops) / 2, (before.bytes + after.bytes) / 2)
+    machine = Machine(*((getattr(before, one) + getattr(after, one)) / 2 for one in ("flops", "bytes", "call")))
     found = {}
     for name, measured in took.items():
-        predicted = 1000 * machine.total(works[name])
+        predicted = 1000 * machine.expected(works[name])
         error = 100 * (predicted / measured - 1)
         found[name] = {"predicted_ms": predicted, "measured_ms": measured, "error_percent": error}
     return found

@@ -52,3 +52,11 @@ def test_operations_follow_each_other():
     works = [Work(10**9, 1), Work(0, 10**9)]
     assert TOY.total(works) == pytest.approx(0.01 + 0.1)
     assert TOY.total([]) == 0
+    slow_calls = Machine(flops=100e9, bytes=10e9, call=0.25)
+    assert TOY.expected([Work(10**9, 10**8)]) == pytest.approx(0.01 + 0.01)  # at best either would hide the other
+    assert slow_calls.expected(works) == pytest.approx(2 * 0.25 + 0.01 + 0.1)
+
+
+def test_this_machine_has_rates_and_takes_time_to_call():
+    machine = ttq.this_machine(size=64)
+    assert 1e8 < machine.flops < 1e14 and 1e8 < machine.bytes < 1e13 and 1e-7 < machine.call < 1e-2

@@ -257,18 +257,29 @@ class TTMHead(nn.Module):
         return self.table.weight
 
     def forward(self, h: Tensor) -> Tensor:
-        """The scores of all words: (..., embedding_dim) → (..., num_embeddings)."""
-        like = next(self.table.parameters())
-        size = max(1, CHUNK_BYTES // (self.in_features * like.element_size()))
-        blocks = torch.arange(self.out_features, device=like.device).split(size)
+        """The scores of all words: (..., embedding_dim) → (..., num_embeddings).
+
+        A block is all words with the same few first digits: they follow each other, and share their products of slices.
+        """
+        first, *others = self.table.cores
+        words = prod(self.table.vocabulary_modes[1:])  # with one and the same first digit
+        digits = max(1, CHUNK_BYTES // (words * self.in_features * first.element_size()))
+        blocks = range(0, self.out_features, digits * words)
         if len(blocks) == 1:
-            scores = self._block(h, blocks[0])
+            scores = self._block(h, self.out_features, first, *others)
         else:
-            scores = torch.cat([checkpoint(self._block, h, ids, use_reentrant=False) for ids in blocks], dim=-1)
+            scores = torch.cat(
+                [
+                    checkpoint(self._block, h, self.out_features - start, part, *others, use_reentrant=False)
+                    for start, part in zip(blocks, first.split(digits, dim=1))  # there may be more parts than words
+                ],
+                dim=-1,
+            )
         return scores if self.bias is None else scores + self.bias
 
-    def _block(self, h: Tensor, ids: Tensor) -> Tensor:
-        return F.linear(h, self.table.rows(ids))
+    def _block(self, h: Tensor, left: int, *cores: Tensor) -> Tensor:
+        """The scores of the words that these cores stand for, of which only `left` may exist."""
+        return F.linear(h, tt_matrix_to_matrix(cores)[:left, : self.in_features])
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -90,8 +90,8 @@ def flops(layer: nn.Module, tokens: int, merged: bool = False) -> int:
         return _linear_flops(layer, tokens, merged)
     if isinstance(layer, TTMEmbedding):
         return _embedding_flops(layer, tokens)
-    if isinstance(layer, TTMHead):  # it makes all rows of the table, and multiplies by them
-        return _embedding_flops(layer.table, layer.out_features) + 2 * tokens * layer.in_features * layer.out_features
+    if isinstance(layer, TTMHead):  # it makes the table, and multiplies by it
+        return _table_flops(layer.table) + 2 * tokens * layer.in_features * layer.out_features
     if isinstance(layer, HalfMergedEmbedding):
         return 2 * tokens * layer.prefixes.embedding_dim // layer.rank * layer.suffixes.embedding_dim
     if is_linear(layer) or is_router(layer):
@@ -125,6 +125,14 @@ def _linear_flops(layer: TTLinear, tokens: int, merged: bool) -> int:
     if layer.thin_is_cheaper(tokens):
         return merging + 2 * tokens * inner * (n + m)
     return merging + 2 * n * inner * m + 2 * tokens * n * m
+
+
+def _table_flops(layer: TTMEmbedding) -> int:
+    """Of all rows, the padding among them."""
+    words, columns, ranks = layer.vocabulary_modes, layer.hidden_modes, layer.ranks
+    return sum(
+        2 * prod(words[: k + 1]) * prod(columns[: k + 1]) * ranks[k] * ranks[k + 1] for k in range(1, layer.order)
+    )
 
 
 def _embedding_flops(layer: TTMEmbedding, ids: int) -> int:

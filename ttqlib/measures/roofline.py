@@ -1,4 +1,7 @@
-"""What a call has to compute and to move, operation by operation, and how long that must take at best: the roofline.
+"""What a call has to compute and to move, operation by operation; how long that takes at best, and how long it will.
+
+The roofline is the best: an operation computes while it moves. Kernels of a CPU do that in part, and each has to be
+called first. So what a call will take is predicted as the sum of all three.
 
 Source: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 52(4), 2009.
 """
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -15,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from .clock import interleaved_medians
 
 FLOAT32 = 4  # bytes
+CALLS = 100  # of a small layer, which are timed as one
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,26 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine does at best: FLOPs a second in large matrix products, bytes a second in large copies."""
+    """What a machine does at best: FLOPs a second in large matrix products, bytes a second in large copies.
+
+    `call` are the seconds that an operation takes before it does anything.
+    """
 
     flops: float
     bytes: float
+    call: float = 0.0
 
     def seconds(self, work: Work) -> float:
         """No less than computing takes, and no less than moving takes, if both go on at the same time."""
         return max(work.flops / self.flops, work.bytes / self.bytes)
 
     def total(self, works: Iterable[Work]) -> float:
-        """Seconds of operations that follow each other."""
+        """Seconds of operations that follow each other, at best."""
         return sum(map(self.seconds, works))
+
+    def expected(self, works: Iterable[Work]) -> float:
+        """Seconds of operations that follow each other, if each is called, then moves, and then computes."""
+        return sum(self.call + work.bytes / self.bytes + work.flops / self.flops for work in works)
 
     def roof(self, intensity: float) -> float:
         """FLOPs a second at best, for work of that many FLOPs a byte."""
@@ -51,16 +63,18 @@ class Machine:
 
 
 def this_machine(size: int = 512) -> Machine:
-    """What the machine that this runs on does at best, measured for a moment: a large product and a large copy.
+    """What the machine that this runs on does at best, measured for a moment: a large product, a large copy, calls.
 
     A busy machine seems slower than it is.
     """
     one, other = torch.ones(2, size, size)
     source = torch.ones(2**22)
     target = torch.empty_like(source)
+    layer, row = nn.Linear(8, 8).requires_grad_(False), torch.ones(1, 8)
     work = {"product": lambda: one @ other, "copy": lambda: target.copy_(source)}
+    work["calls"] = lambda: [layer(row) for _ in range(CALLS)]
     took = interleaved_medians(work, rounds=7, warmup=1)  # milliseconds
-    return Machine(2e3 * size**3 / took["product"], 2e3 * source.nbytes / took["copy"])
+    return Machine(2e3 * size**3 / took["product"], 2e3 * source.nbytes / took["copy"], took["calls"] / CALLS / 1e3)
 
 
 def layer_work(inputs: int, outputs: int, rows: int, rank: int | None = None) -> Work:
