@@ -14,13 +14,14 @@ DENSE = {"method": "dense", "split": "test"}
 STUDENT = {"task": "sst2", "split": "validation", "hold_out": "rows", "inputs": "crossed"}
 XTC = {"task": "sst2", "split": "validation", "hold_out": "rows", "inputs": "crossed", "method": "xtc"}
 SPEED = {"task": "bert-base 1×128", "split": "forward", "rest": None}
+ALLOCATED = {"task": "atis", "split": "test", "method": "allocated-qat"}
 PROGRAM = {"task": "sst2", "split": "validation"}  # a row of end_to_end.json, by its method
 HEADLINE = [  # what a line says, the file, and the fields of row or settings that only one of its rows has
     ("dense transformer, 768 wide", "atis", DENSE),
     ("trains, 2-bit cores, cut from the dense one", "atis", {"method": "tt-qat", "split": "test", "start": "dense"}),
     ("low-rank products, 2 bits, cut likewise", "atis", {"method": "svd-qat", "split": "test", "start": "dense"}),
     ("narrow dense transformer, 2 bits", "atis", {"method": "narrow-qat", "split": "test", "hidden": 160}),
-    ("trains, 2-bit cores, from random", "atis", {"method": "tt-qat", "split": "test", "start": None}),
+    ("low ranks and bits chosen by `ttq.allocate`", "allocate", {**ALLOCATED, "epochs": 20}),
     ("MiniLM, the teacher", "glue", {**STUDENT, "method": "dense", "inputs": None}),
     ("MiniLM in 8 bits", "end_to_end", {**PROGRAM, "method": "teacher, 8 bits"}),
     ("trains, 3 bits", "glue", {**STUDENT, "bits": 3, "rank": 48}),
@@ -108,14 +109,14 @@ def picture(rows: dict[str, list[dict]]) -> Figure:
     figure, panels = side_by_side(2, 9.0, 3.7, layout=None, sharey=True)
     figure.subplots_adjust(0.08, 0.3, 0.98, 0.9, 0.06)
     looks = {"trains": ("o", 7, "tab:orange"), "low-rank products": ("s", 12, "none"), "narrow": ("^", 7, "white")}
-    looks |= {"one bit (XTC)": ("D", 6, "tab:blue"), "chosen by ttq.allocate": ("P", 8, "tab:green")}
+    looks |= {"one bit (XTC)": ("D", 6, "tab:blue"), "chosen by ttq.allocate": ("P", 10, "tab:green")}
     titles = ("ATIS, test: worse of intent and slot F1", "SST-2, validation: accuracy")
     for axes, title, families in zip(panels, titles, points(rows).values()):
         axes.plot(1, 0, "*", ms=14, color="black", label="dense")
         for family, (marker, size, fill) in looks.items():
             x, y = zip(*families.get(family, [(1, -99)]))  # one outside, so that the legend has all of them
             axes.plot(x, y, marker, ms=size, mfc=fill, mec="black", label=family)
-        axes.set(title=title, xlabel="times fewer bytes than dense", xscale="log", xlim=(0.8, 700), ylim=(5, -1))
+        axes.set(title=title, xlabel="times fewer bytes than dense", xscale="log", xlim=(0.8, 1000), ylim=(5, -1))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}×")
         axes.minorticks_off()

@@ -201,6 +201,10 @@ def test_the_words_beside_the_picture_are_those_of_the_rows():
     low_rank, one_bit = sst2["low-rank products"][50], sst2["one bit (XTC)"][52]
     told = f"trains lose {sst2['trains'][46]:.1f} points at 46 times, low-rank products {low_rank:.1f} at 50, "
     assert told + f"one bit for each weight {one_bit:.1f} at 52" in text
+    found = atis["chosen by ttq.allocate"]
+    assert f"plans of ttq.allocate lose {found[441]:.1f} points at 441 times and {found[603]:.1f} at 603" in text
+    told = f"by `ttq.allocate` are {found[441]:.1f} points behind at 441 times and {found[603]:.1f} at 603, "
+    assert told + f"where a narrow model is {atis['narrow'][618]:.1f} behind" in text
     dense, *cut = [headline.pick(stored("atis"), **headline.DENSE)] + [
         row for row in stored("atis") if row["method"] == "tt-ptq" and row["split"] == "test"
     ]
