@@ -116,7 +116,7 @@ def picture(rows: dict[str, list[dict]]) -> Figure:
         for family, (marker, size, fill) in looks.items():
             x, y = zip(*families.get(family, [(1, -99)]))  # one outside, so that the legend has all of them
             axes.plot(x, y, marker, ms=size, mfc=fill, mec="black", label=family)
-        axes.set(title=title, xlabel="times fewer bytes than dense", xscale="log", xlim=(0.8, 1000), ylim=(5, -1))
+        axes.set(title=title, xlabel="times fewer bytes than dense", xscale="log", xlim=(0.8, 900), ylim=(5, -1))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}×")
         axes.minorticks_off()

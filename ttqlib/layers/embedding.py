@@ -259,7 +259,7 @@ class TTMHead(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """The scores of all words: (..., embedding_dim) → (..., num_embeddings).
 
-        A block is all words with the same few first digits: they follow each other, and share their products of slices.
+        A block is all words with one of a few first digits: they follow each other, and share their products of slices.
         """
         first, *others = self.table.cores
         words = prod(self.table.vocabulary_modes[1:])  # with one and the same first digit

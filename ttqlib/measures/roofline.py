@@ -1,7 +1,7 @@
-"""What a call has to compute and to move, operation by operation; how long that takes at best, and how long it will.
+"""What a call has to compute and to move, operation by operation, and how long: at best, and if nothing overlaps.
 
 The roofline is the best: an operation computes while it moves. Kernels of a CPU do that in part, and each has to be
-called first. So what a call will take is predicted as the sum of all three.
+called first; `Machine.expected` is the sum of all three.
 
 Source: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 52(4), 2009.
 """
